@@ -1,12 +1,15 @@
 """KServe's clients for Python, over gRPC and HTTP."""
 
 import asyncio
+import contextlib
+import io
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.triton.test_open_inference_page import KSERVE, blocks
 from tests.triton.test_tritonclient import IRIS, LABELS, ROWS
 
 pytestmark = pytest.mark.triton
@@ -102,3 +105,11 @@ def test_http_errors(kserve, server):
     with pytest.raises(httpx.HTTPStatusError, match="no such model") as caught:
         run(check)
     assert caught.value.response.status_code == 404
+
+
+def test_the_page(kserve, server):
+    """The example in docs/open-inference.md prints the output on the page."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(KSERVE.replace("localhost:50051", server.address), {})  # noqa: S102
+    assert output.getvalue() == blocks("text")[1]

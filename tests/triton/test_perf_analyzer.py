@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.triton.test_open_inference_page import PERF_ANALYZER
+
 
 @pytest.fixture(scope="module")
 def command() -> str:
@@ -26,9 +28,11 @@ def command() -> str:
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_one_row_at_a_time(command, server, protocol, tmp_path):
     """It reads descriptions and statistics, and all its calls are answered."""
+    shown = next(line.split() for line in PERF_ANALYZER.splitlines() if protocol in line.split())
+    assert shown[:5] == ["perf_analyzer", "-m", "iris", "-i", protocol]
     address = server.address if protocol == "grpc" else server.url.removeprefix("http://")
     report = tmp_path / "report.csv"
-    arguments = ["-m", "iris", "-i", protocol, "-u", address, "-b", "1", "--concurrency-range", "4"]
+    arguments = [*shown[1:5], "-u", address, "-b", "1", "--concurrency-range", "4"]
     window = ["--measurement-mode", "count_windows", "--measurement-request-count", "200", "-r", "3", "-s", "1000"]
     done = subprocess.run(
         [command, *arguments, *window, "-f", str(report)],
