@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import frames, load, machine, metrics, report, tables
+from benchmarks import frames, inference, load, machine, metrics, report, tables
 from benchmarks.contenders import CONTENDERS, Contender, Echo, Ours, OursWithHttpPort
 from benchmarks.report import BUSY_IN_FLIGHT
 from benchmarks.workloads import WORKLOADS, Workload
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 CHECKED_PAYLOADS = 50
 
 
-_OF_CLIENTS = {"frame": frames, "tables": tables}
+_OF_CLIENTS = {"frame": frames, "tables": tables, "tensors": inference}
 """Workloads that do not come from h2load, by their keys in the figures."""
 
 

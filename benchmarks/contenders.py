@@ -157,7 +157,7 @@ class _Grpc(Contender):
     def body(self, text: str) -> bytes:
         """Converts a payload to one gRPC message."""
         message: bytes = protos.Input(value=text).SerializeToString()
-        return _framed(message)
+        return framed(message)
 
 
 class Ours(_Grpc):
@@ -205,7 +205,7 @@ class Typed(Ours):
         answer: Any = GetMessageClass(self._service.FindMethodByName(self._method).output_type).FromString(raw)
         prediction = answer.prediction if self._method == SINGLE else list(answer.prediction)
         json_answer = json.dumps({"predictions": [prediction] if self._method == SINGLE else prediction})
-        self._answer_bytes[json_answer] = len(_framed(raw))
+        self._answer_bytes[json_answer] = len(framed(raw))
         return json_answer
 
     def answer_bytes(self, answer: str) -> int:
@@ -229,7 +229,7 @@ class Typed(Ours):
                 setattr(message, field.name, rows[0][index])
             else:
                 getattr(message, field.name).extend(row[index] for row in rows)
-        return _framed(message.SerializeToString())
+        return framed(message.SerializeToString())
 
 
 class Echo(_Grpc):
@@ -287,7 +287,7 @@ class Http(_Rest):
 CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Http, Mlflow, Echo)
 
 
-def _framed(message: bytes) -> bytes:
+def framed(message: bytes) -> bytes:
     """Frames a message as gRPC sends it: the flag for compression, the length, the bytes."""
     return b"\0" + len(message).to_bytes(GRPC_HEADER_BYTES - 1, "big") + message
 

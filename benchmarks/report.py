@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import frames, tables
+from benchmarks import frames, inference, tables
 
 Figures = dict[str, Any]
 
@@ -94,6 +94,8 @@ def markdown(figures: Figures) -> str:
         lines += frames.markdown(figures["frame"])
     if figures.get("tables"):
         lines += tables.markdown(figures["tables"])
+    if figures.get("tensors"):
+        lines += inference.markdown(figures["tensors"])
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from _mlflow_grpc_protocol.typed_terms import RpcKind
 from mlflow_grpc.access.gate import make_gate
 from mlflow_grpc.access.refusals import Refusal
 from mlflow_grpc.calls.backend_metrics import BackendMetrics
+from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract.lockfile.lockset import LockSet
@@ -112,7 +113,13 @@ class Host:
         self._rollout = Rollout(settings, self.catalog, publisher, versions)
         self.models = models.ModelsServicer(self.catalog, self._typed)
         named = NamedModels(self.catalog, max_unread=settings.queue_calls)
-        open_inference_servicer = open_inference.OpenInferenceServicer(self.catalog, self._health, named)
+        self.inference_models = InferenceModels(
+            self.catalog,
+            lambda: self.is_serving,
+            lambda entry: all(map(self._health.serves, health_names(entry))),
+        )
+        """The models as the Open Inference Protocol describes them."""
+        open_inference_servicer = open_inference.OpenInferenceServicer(self.inference_models, named)
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.

@@ -87,11 +87,10 @@ class Server:
         app = HttpApp(
             self._settings,
             self.host.open_calls,
-            self.catalog,
-            lambda: self.host.is_serving,
             self.host.gauges,
             configuration.service,
             self.host.models.describe_all,
+            self.host.inference_models,
             self.host.gate,
         )
         return HttpListener(app, self._settings, self._tls, share_port=share_port)

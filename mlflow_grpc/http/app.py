@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
-from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import api_docs, invocations, page, rest_model_service, server_routes
+from mlflow_grpc.http import api_docs, invocations, open_inference, page, rest_model_service, server_routes
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
@@ -37,11 +37,10 @@ class HttpApp:
         self,
         settings: Settings,
         open_calls: OpenCalls,
-        catalog: Catalog,
-        is_serving: Callable[[], bool],
         gauges: Gauges,
         service: ServiceInfo,
         describe_models: Callable[[Permit | None], ProtobufMessage],
+        inference_models: InferenceModels,
         gate: Gate | None = None,
     ) -> None:
         """Creates the routes.
@@ -49,14 +48,14 @@ class HttpApp:
         Args:
             settings: Limits and origins.
             open_calls: Registry of the calls.
-            catalog: The models.
-            is_serving: Returns the server's health.
             gauges: The gauges of the server, with all its other metrics.
             service: Title of the OpenAPI document.
             describe_models: Returns the ListModelsResponse with the models that a caller may see.
+            inference_models: The models, as the Open Inference Protocol describes them, and the server's health.
             gate: Recognizes callers; None if every caller may call.
 
         """
+        catalog, is_serving = inference_models.catalog, inference_models.is_serving
         self.grpc_port = 0
         """Port of gRPC, which the page shows; 0 until the server listens."""
         self.dispatcher = HttpDispatcher(
@@ -71,6 +70,7 @@ class HttpApp:
             *invocations.routes(self.dispatcher, catalog),
             *server_routes.routes(gauges, is_serving, describe_models),
             *rest_model_service.routes(self.dispatcher, catalog, is_serving),
+            *open_inference.routes(self.dispatcher, inference_models),
             *api_docs.routes(catalog, service),
         ]
         if settings.page:

@@ -31,6 +31,10 @@ _SERVICES = {
     "/api/health": Service.HEALTH,
     "/api/health/ready": Service.HEALTH,
     "/api/health/startup": Service.HEALTH,
+    "/v2/health/live": Service.HEALTH,
+    "/v2/health/ready": Service.HEALTH,
+    "/v2/models/{name}/ready": Service.HEALTH,
+    "/v2/models/{name}/versions/{version}/ready": Service.HEALTH,
     "/metrics": Service.METRICS,
     "/page/server.json": Service.PAGE,
     # The files of the page are the same for every server, and ask for the token that the others need.
@@ -42,7 +46,7 @@ _SERVICES = {
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 """Methods whose requests normally have no body, so that their connection can stay open."""
 
-PREDICTION = ("/invocations", "/prediction")
+PREDICTION = ("/invocations", "/prediction", "/infer")
 """Ends of the templates of routes that call a model."""
 
 
@@ -105,7 +109,7 @@ class GuardedRoute(BaseRoute):
             except ServingError as error:
                 if error.is_frequent:
                     self._open_calls.refused("", error, peer_of(scope))
-                response = of_error(error)
+                response = getattr(self._route, "of_error", of_error)(error)
                 if scope["method"] not in WITHOUT_BODY:  # What the caller is still sending is not read.
                     response.headers.append(CLOSE)
                 await response.send(send)

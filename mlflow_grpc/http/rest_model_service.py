@@ -3,13 +3,13 @@
 Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0. docs/http.md lists the differences.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from mlflow_grpc.daemon_threads import in_daemon_thread
@@ -23,7 +23,7 @@ from mlflow_grpc.http.errors import headers_of, status_of
 from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.response import WholeResponse
 from mlflow_grpc.http.rest_record_request import VALIDATION_ERROR, BodyRefused, RestRecordRequest
-from mlflow_grpc.http.route import redirect_of
+from mlflow_grpc.http.route import OtherPaths
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
@@ -70,7 +70,7 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
         ("/models/{name}/prediction", prediction, "POST"),
     ]
     family = [_Route(f"{PREFIX}{path}", endpoint, method, service) for path, endpoint, method in endpoints]
-    return [*family, _OtherPaths(family)]
+    return [*family, OtherPaths(PREFIX, family, _NOT_FOUND)]
 
 
 def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
@@ -214,25 +214,3 @@ class _Route(Route):
 
 
 _NOT_FOUND = JSONResponse(_phrase(HTTPStatus.NOT_FOUND), HTTPStatus.NOT_FOUND)
-
-
-class _OtherPaths(Route):
-    """The route for all other paths below the prefix.
-
-    A path with a superfluous or missing slash at its end is redirected, as in starlette's Router.
-    """
-
-    def __init__(self, family: Sequence[Route]) -> None:
-        super().__init__(PREFIX + "/{path:path}", _NOT_FOUND)
-        self._family = family
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Returns whether the route matches a request."""
-        return (Match.NONE, {}) if self._is_in_family(scope) else super().matches(scope)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Redirects, or answers 404."""
-        await (redirect_of(scope, self._family) or _NOT_FOUND)(scope, receive, send)
-
-    def _is_in_family(self, scope: Scope) -> bool:
-        return any(route.matches(scope)[0] is not Match.NONE for route in self._family)

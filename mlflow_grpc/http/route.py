@@ -57,3 +57,27 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     text = f"There is no {scope['path']!r} here. To call a model, POST to /invocations or /models/NAME/invocations."
     body = {"error_code": "ENDPOINT_NOT_FOUND", "message": text, "detail": "Not Found"}
     await WholeResponse.of_json(body, HTTPStatus.NOT_FOUND).send(send)
+
+
+class OtherPaths(Route):
+    """The route for all other paths below the prefix of a family of routes.
+
+    A path with a superfluous or missing slash at its end is redirected, as in starlette's Router.
+    """
+
+    def __init__(self, prefix: str, family: Sequence[Route], not_found: ASGIApp) -> None:
+        """Takes the routes of the family, and what answers all other paths."""
+        super().__init__(prefix + "/{path:path}", not_found)
+        self._family = family
+        self._not_found = not_found
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Returns whether the route matches a request."""
+        return (Match.NONE, {}) if self._is_in_family(scope) else super().matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Redirects, or answers that there is nothing."""
+        await (redirect_of(scope, self._family) or self._not_found)(scope, receive, send)
+
+    def _is_in_family(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._family)

@@ -14,30 +14,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message import Message
 
-from mlflow_grpc import __version__, protos
-from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
+from mlflow_grpc import protos
+from mlflow_grpc.calls.inference_models import InferenceModels
+from mlflow_grpc.engine.catalog import STILL_LOADING, State
 from mlflow_grpc.engine.requests import TensorsRequest
 from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, Unsupported
-from mlflow_grpc.services import tensor_descriptions
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.guard import check_model, visible
-from mlflow_grpc.services.health import HealthServicer, health_names
 from mlflow_grpc.services.named_models import Arrival, NamedModels
 from mlflow_grpc.services.streams import answer_in_order
 
-if TYPE_CHECKING:  # Imports MLflow's types; health checks are answered before that.
-    from mlflow_grpc.payload.tensors.codec import TensorCodec
+if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "inference.GRPCInferenceService"
-
-EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration")
-
-STATISTICS = "statistics"
-"""The extension of servers that have metrics."""
-
-STATES = {State.LOADING: "LOADING", State.READY: "READY", State.FAILED: "UNAVAILABLE"}
 
 NOT_IMPLEMENTED = {
     "SharedMemory": "This server has no shared memory. Send tensors in raw_input_contents, and read them from "
@@ -56,19 +47,18 @@ def _message(name: str) -> Any:
 
 _Response, _StreamResponse = _message("ModelInferResponse"), _message("ModelStreamInferResponse")
 _Live, _Ready, _ModelReady = map(_message, ("ServerLiveResponse", "ServerReadyResponse", "ModelReadyResponse"))
-_Metadata, _Statistics = _message("ServerMetadataResponse"), _message("ModelStatisticsResponse")
-_Index, _Loaded = _message("RepositoryIndexResponse"), _message("RepositoryModelLoadResponse")
+_Loaded = _message("RepositoryModelLoadResponse")
 
 
 class OpenInferenceServicer:
     """Answers the calls of the protocol for the models of a catalog."""
 
-    def __init__(self, catalog: Catalog, health: HealthServicer, models: NamedModels) -> None:
-        self._catalog = catalog
-        self._health = health
+    def __init__(self, described: InferenceModels, models: NamedModels) -> None:
+        self._described = described
         self._models = models
-        self._codecs: dict[int, TensorCodec] = {}  # By the identity of an entry, until the catalog changes.
-        self._revision = catalog.revision
+        self._catalog = described.catalog
+        self.reader = described.reader
+        """Parses the requests of ModelInfer."""
 
     async def ServerLive(self, request: Any, call: GrpcCall) -> Message:
         """Returns True, because a server that is not live cannot."""
@@ -77,7 +67,7 @@ class OpenInferenceServicer:
 
     async def ServerReady(self, request: Any, call: GrpcCall) -> Message:
         """Returns True while the health of the server is SERVING."""
-        ready: Message = _Ready(ready=self._health.is_serving)
+        ready: Message = _Ready(ready=self._described.is_serving())
         return ready
 
     async def ModelReady(self, request: Any, call: GrpcCall) -> Message:
@@ -87,27 +77,21 @@ class OpenInferenceServicer:
         except ServingError:
             is_ready = False
         else:
-            is_ready = entry.state is State.READY and all(map(self._health.serves, health_names(entry)))
+            is_ready = self._described.is_ready(entry)
         ready: Message = _ModelReady(ready=is_ready)
         return ready
 
     async def ServerMetadata(self, request: Any, call: GrpcCall) -> Message:
         """Returns name, version and extensions."""
-        has_metrics = any(entry.engine.metrics is not None for entry in self._catalog.entries)
-        extensions = (*EXTENSIONS, STATISTICS) if has_metrics else EXTENSIONS
-        metadata: Message = _Metadata(name="mlflow-grpc", version=__version__, extensions=extensions)
-        return metadata
+        return self._described.server_metadata()
 
     async def ModelMetadata(self, request: Any, call: GrpcCall) -> Message:
         """Describes the inputs and outputs of a model; raises the errors of `Catalog.resolve`."""
-        entry = self._models.resolve(request.name, request.version, call)
-        versions = [twin.version for twin in self._catalog.entries if twin.name == entry.name and twin.version]
-        return tensor_descriptions.metadata_of(entry, entry.engine.model, versions)
+        return self._described.metadata(self._models.resolve(request.name, request.version, call))
 
     async def ModelConfig(self, request: Any, call: GrpcCall) -> Message:
         """Describes a model in Triton's form; raises the errors of `Catalog.resolve`."""
-        entry = self._models.resolve(request.name, request.version, call)
-        return tensor_descriptions.config_of(entry, entry.engine.model)
+        return self._described.config(self._models.resolve(request.name, request.version, call))
 
     async def ModelStatistics(self, request: Any, call: GrpcCall) -> Message:
         """Returns the statistics of one model, or of all that are loaded.
@@ -119,25 +103,11 @@ class OpenInferenceServicer:
         entries = [entry for entry in visible(call, self._catalog.entries) if entry.state is State.READY]
         if request.name:
             entries = [self._models.resolve(request.name, request.version, call)]
-        statistics = []
-        for entry in entries:
-            if entry.engine.metrics is None:
-                raise Unsupported(
-                    "This server counts nothing, because it has no HTTP port for metrics. Start it with --http-port."
-                )
-            statistics.append(tensor_descriptions.statistics_of(entry, entry.engine.metrics.totals()))
-        response: Message = _Statistics(model_stats=statistics)
-        return response
+        return self._described.statistics(entries)
 
     async def RepositoryIndex(self, request: Any, call: GrpcCall) -> Message:
         """Lists the models of the configuration, or those that are ready."""
-        index = _Index()
-        for entry in visible(call, self._catalog.entries):
-            if entry.state is State.READY or not request.ready:
-                reason = _as_utf8(entry.error)
-                index.models.add(name=entry.name, version=entry.version, state=STATES[entry.state], reason=reason)
-        response: Message = index
-        return response
+        return self._described.index(visible(call, self._catalog.entries), only_ready=request.ready)
 
     async def RepositoryModelLoad(self, request: Any, call: GrpcCall) -> Message:
         """Confirms that a model of the configuration is loaded.
@@ -166,7 +136,7 @@ class OpenInferenceServicer:
     async def ModelInfer(self, message: Any, call: GrpcCall, arrival: Arrival) -> Message:
         """Predicts the rows of one request; raises the errors of `Engine.predict`."""
         entry = arrival.model(message.model_name, message.model_version)
-        return await entry.engine.predict(TensorsRequest(self._codec(entry), message, call), call.deadline)
+        return await entry.engine.predict(TensorsRequest(self._described.codec(entry), message, call), call.deadline)
 
     async def ModelStreamInfer(self, messages: AsyncIterator[Any], call: GrpcCall, _: None) -> None:
         """Answers each message of a stream, in order; an error takes the place of an answer."""
@@ -174,7 +144,7 @@ class OpenInferenceServicer:
 
         async def submit(message: Any) -> "asyncio.Future[Message]":
             entry = self._models.resolve(message.model_name, message.model_version, call)
-            return await entry.engine.submit(TensorsRequest(self._codec(entry), message, call), call.deadline)
+            return await entry.engine.submit(TensorsRequest(self._described.codec(entry), message, call), call.deadline)
 
         def make_output(answer: Message) -> Message:
             requests.ids.popleft()
@@ -190,21 +160,6 @@ class OpenInferenceServicer:
 
         max_unread_s = self._catalog.entries[0].engine.max_unread_s
         await answer_in_order(requests, call, submit, make_output, make_error, max_unread_s=max_unread_s)
-
-    def _codec(self, entry: Entry) -> "TensorCodec":
-        """Returns the codec of a model, which is made at its first request."""
-        if self._catalog.revision != self._revision:  # The codecs of replaced versions would stay in memory.
-            self._codecs.clear()
-            self._revision = self._catalog.revision
-        if (codec := self._codecs.get(id(entry))) is not None:
-            return codec
-        from mlflow_grpc.payload.tensors.codec import TensorCodec  # Late, because few servers get such requests.
-
-        model = entry.engine.model
-        contract = model.model.info.contract
-        codec = TensorCodec(model.codec, contract, _Response, name=entry.name, version=entry.version)
-        self._codecs[id(entry)] = codec
-        return codec
 
 
 class _RequestIds(AsyncIterator[Any]):
@@ -231,10 +186,6 @@ def _unsupported(reason: str) -> Callable[[Any, GrpcCall], Any]:
     return refuse
 
 
-def _as_utf8(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
 def handlers(dispatcher: RpcDispatcher, servicer: OpenInferenceServicer, models: NamedModels) -> "Handlers":
     """Makes the handlers of the service."""
     service = protos.service(NAME)
@@ -242,7 +193,9 @@ def handlers(dispatcher: RpcDispatcher, servicer: OpenInferenceServicer, models:
     for method in service.methods:
         path, name = f"/{NAME}/{method.name}", method.name
         if name == "ModelInfer":
-            made[name] = dispatcher.admitting_handler(path, method, servicer.ModelInfer, models.admit)
+            made[name] = dispatcher.admitting_handler(
+                path, method, servicer.ModelInfer, models.admit, request_class=servicer.reader
+            )
         elif name == "ModelStreamInfer":
             made[name] = dispatcher.admitting_handler(path, method, servicer.ModelStreamInfer, models.admit_stream)
         else:

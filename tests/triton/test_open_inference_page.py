@@ -1,25 +1,59 @@
-"""docs/open-inference.md: its example runs."""
+"""docs/open-inference.md: its examples run."""
 
 import contextlib
 import io
+import json
 import re
+import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.servers import ROOT, Forked, ready_address
 
+pytestmark = pytest.mark.triton
+
 PAGE = (ROOT / "docs" / "open-inference.md").read_text()
 
 
-@pytest.mark.triton
-def test_the_example_prints_its_output(iris_path):
-    """The command serves the model, and the code prints the output on the page."""
-    ((command,),) = [code.splitlines() for code in re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)]
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-    (expected,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
-    name, *arguments = command.replace("models/iris", str(iris_path)).split()
+def blocks(language: str) -> list[str]:
+    """Returns the code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
+
+
+TRITON, KSERVE = blocks("python")
+SERVE, SERVE_HTTP, CURL, PERF_ANALYZER = blocks("sh")
+
+
+@pytest.fixture
+def served(request: pytest.FixtureRequest, iris_path) -> Iterator[Forked]:
+    """The server of a command on the page, at free ports."""
+    name, *arguments = request.param.replace("models/iris", str(iris_path)).split()
     assert name == "mlflow-grpc"
+    with Forked([*arguments, "-p", "0", *(["--http-port", "0"] if "--http-port" in arguments else [])]) as process:
+        yield process
+
+
+def output_of(code: str, process: Forked) -> str:
+    """Returns what an example prints."""
     output = io.StringIO()
-    with Forked([*arguments, "-p", "0"]) as process, contextlib.redirect_stdout(output):
+    with contextlib.redirect_stdout(output):
         exec(code.replace("localhost:50051", ready_address(process)), {})  # noqa: S102
-    assert output.getvalue() == expected
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("served", [SERVE], indirect=True)
+def test_tritonclient(served):
+    """The first command serves the model, and the code prints the output on the page."""
+    assert output_of(TRITON, served) == blocks("text")[0]
+
+
+@pytest.mark.parametrize("served", [SERVE_HTTP], indirect=True)
+def test_curl(served):
+    """The request for HTTP gets the answer on the page."""
+    ready_address(served)
+    url = served.wait_for(r"HTTP on http://(\S+?)[;,\s]").group(1)
+    command = CURL.replace("curl ", "curl -s --max-time 30 ").replace("localhost:8080", url)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    (answer,) = blocks("json")
+    assert json.loads(done.stdout) == json.loads(answer)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from google.protobuf.message import Message
 
 from mlflow_grpc.contract.types import Contract
@@ -17,6 +18,8 @@ from mlflow_grpc.payload.tensors import parameters
 from mlflow_grpc.payload.tensors.inputs import MatchedInputs, ModelInputs, undeclared_input
 from mlflow_grpc.payload.tensors.outputs import ModelOutputs
 from mlflow_grpc.payload.tensors.reader import read_inputs
+from mlflow_grpc.payload.tensors.repeated import RepeatedRequest, RequestReader, parsed
+from mlflow_grpc.payload.tensors.single_responses import SingleResponses
 from mlflow_grpc.payload.tensors.uniform import UniformColumns
 from mlflow_grpc.payload.tensors.writer import check_requested, response_of
 from mlflow_grpc.payload.unknown_names import PARAMS
@@ -29,7 +32,14 @@ class TensorCodec:
     """Converter of ModelInferRequest to model input, and of predictions to ModelInferResponse."""
 
     def __init__(
-        self, codec: Codec, contract: Contract, response_class: type[Message], *, name: str, version: str
+        self,
+        codec: Codec,
+        contract: Contract,
+        response_class: type[Message],
+        *,
+        name: str,
+        version: str,
+        reader: RequestReader | None = None,
     ) -> None:
         """Prepares the conversions for a model.
 
@@ -39,6 +49,7 @@ class TensorCodec:
             response_class: Class of ModelInferResponse.
             name: Name of the model in responses.
             version: Its version in responses; empty if it has none.
+            reader: Parses the requests; None if nothing remembers their forms.
 
         Raises:
             Unsupported: The model takes plain text.
@@ -50,9 +61,10 @@ class TensorCodec:
         self._params = contract.params
         self._takes_rows = contract.takes_rows
         self._inputs = ModelInputs(contract)
-        self._uniform = UniformColumns(self._inputs.columns)
+        self._uniform = UniformColumns(self._inputs.columns, reader)
         self._outputs = ModelOutputs(contract, codec)
         self._make_response = partial(response_class, model_name=name, model_version=version)
+        self._single = SingleResponses(response_class, self._outputs)
 
     def fast_path_rows(self, message: Any, decoder: "FastDecoder") -> "RowBlock | None":
         """Reads the rows of a request without an object for a number; None if the fast path does not apply.
@@ -66,7 +78,7 @@ class TensorCodec:
             return None
         if (columns := self._uniform.read(message)) is not None:
             return decoder.columns(columns)
-        return self._inputs.fast_path_rows(self._matched(message), decoder)
+        return self._inputs.fast_path_rows(self._matched(parsed(message)), decoder)
 
     def decode(self, message: Any) -> ModelInput:
         """Reads a request into model input.
@@ -76,6 +88,7 @@ class TensorCodec:
             InputRejected: The input does not fit the model; `explain` says why.
 
         """
+        message = parsed(message)
         check_requested(message, self._outputs.names)
         params = self._param_values(message)
         if not self._inputs.columns:
@@ -99,6 +112,7 @@ class TensorCodec:
 
     def explain(self, message: Any, cause: BaseException | None) -> InvalidPayload:
         """Makes the error for a request that `decode` or the model's own checks refused."""
+        message = parsed(message)
         params = self._param_values(message)
         if not self._inputs.columns:
             return InvalidPayload(
@@ -119,10 +133,16 @@ class TensorCodec:
             InvalidPayload: The request asks for an output that the model did not return.
 
         """
+        is_single = type(predictions) is np.ndarray and predictions.size == 1 and type(message) is RepeatedRequest
+        if is_single and (response := self._single.response(predictions, message)) is not None:
+            return response
         tensors = self._outputs.array_tensors(predictions)
         if tensors is None:
             tensors = self._outputs.tensors(predictions, self._inputs.row_count(message))
-        return response_of(self._make_response(id=message.id), message, tensors)
+        made = response_of(self._make_response(id=message.id), message, tensors)
+        if is_single:
+            self._single.remember(predictions, message, tensors, made)
+        return made
 
     def _matched(self, message: Any) -> MatchedInputs:
         return self._inputs.match(read_inputs(message), parameters.content_type(message))

@@ -38,6 +38,10 @@ class ModelOutputs:
         self.names: frozenset[str] = frozenset(self._by_name)
         """Names of the declared outputs; empty if the model declares none."""
 
+    def datatype_of(self, name: str) -> str:
+        """Returns the declared datatype of an output; empty if the model does not declare it."""
+        return self._by_name[name].datatype if name in self._by_name else ""
+
     def tensors(self, predictions: Any, count: int) -> list[OutputTensor]:
         """Returns the tensors for what a model returned, if `array_tensors` returns none.
 

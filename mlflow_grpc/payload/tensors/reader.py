@@ -97,7 +97,7 @@ def _read(tensor: Any, raw: bytes | None) -> InputTensor:
     elif tensor.HasField("contents"):
         refuse_input(name, "it has contents although the request has raw_input_contents; send one of the two")
     elif datatype_name == BYTES:
-        elements = _byte_strings(name, raw, count)
+        elements = split_byte_strings(name, raw, count)
     else:
         elements = _numbers(name, raw, datatype, count)
     if datatype_name == BF16:
@@ -106,7 +106,7 @@ def _read(tensor: Any, raw: bytes | None) -> InputTensor:
 
 
 def _refuse_shared_memory() -> NoReturn:
-    raise Unsupported("This server has no shared memory. Send the data in raw_input_contents.")
+    raise Unsupported("This server has no shared memory. Send the data in the request.")
 
 
 def _numbers(name: str, raw: bytes, datatype: Datatype, count: int) -> npt.NDArray[Any]:
@@ -120,8 +120,15 @@ def _numbers(name: str, raw: bytes, datatype: Datatype, count: int) -> npt.NDArr
     return array
 
 
-def _byte_strings(name: str, raw: bytes, count: int) -> list[bytes]:
-    """Reads elements with their lengths before them."""
+def split_byte_strings(name: str, raw: bytes, count: int) -> list[bytes]:
+    """Returns the elements of BYTES in raw contents; raises InvalidPayload for an input that they do not fill.
+
+    Args:
+        name: Name of the tensor.
+        raw: The elements, each with its length before it.
+        count: Number of elements.
+
+    """
     if count * _LENGTH.size > len(raw):
         refuse_input(
             name,

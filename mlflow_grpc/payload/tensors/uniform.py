@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_grpc.payload.tensors.datatypes import DATATYPES
+from mlflow_grpc.payload.tensors.repeated import RepeatedRequest, RequestReader, RowForm
 from mlflow_grpc.payload.tensors.table import TensorColumn
 
 _JOINED = ("INT32", "INT64", "FP32", "FP64")
@@ -20,37 +21,49 @@ _JOINED = ("INT32", "INT64", "FP32", "FP64")
 class UniformColumns:
     """Reader for a model whose columns all have one datatype."""
 
-    def __init__(self, columns: tuple[TensorColumn, ...]) -> None:
-        """Takes the columns of the model."""
+    def __init__(self, columns: tuple[TensorColumn, ...], reader: RequestReader | None = None) -> None:
+        """Takes the columns of the model.
+
+        Args:
+            columns: The columns.
+            reader: Parses the requests, and remembers the form of those that are read here; None if nothing does.
+
+        """
         datatypes = {column.datatype for column in columns}
         self._names = [column.name for column in columns]
         self._datatype = datatypes.pop() if len(datatypes) == 1 else ""
         self._applies = self._datatype in _JOINED and not any(column.is_tensor for column in columns)
-        self._one_row: Any = None
-        """A message with the inputs of the last request of one row, which the next one mostly repeats."""
+        self._reader = reader
+        self._form: RowForm | None = None
+        """The form of the last request of one row, which the next one mostly repeats."""
 
-    def read(self, message: Any) -> list[Any] | None:
-        """Returns an array for each column; None if the request is not of this form.
+    def read(self, message: Any) -> Any:
+        """Returns an array for each column, or an array of them; None if the request is not of this form.
 
         Args:
-            message: A ModelInferRequest without params.
+            message: A ModelInferRequest or RepeatedRequest without params.
 
         """
+        if not self._applies:
+            return None
+        if type(message) is RepeatedRequest:
+            form = message.form
+            if form is not self._form:
+                if form.names != self._names or form.datatype != self._datatype:
+                    return None
+                self._form = form
+            return message.values()[:, np.newaxis]
         raw = list(message.raw_input_contents)
-        if not self._applies or len(raw) != len(self._names):
+        if len(raw) != len(self._names):
             return None
         dtype = DATATYPES[self._datatype].dtype
         rows = len(raw[0]) // dtype.itemsize
         size = rows * dtype.itemsize
-        if not rows or any(len(data) != size for data in raw):
+        if not rows or any(len(data) != size for data in raw) or not self._describe(message.inputs, rows):
             return None
-        last = self._one_row
-        if rows > 1 or last is None or message.inputs != last.inputs:
-            if not self._describe(message.inputs, rows):
-                return None
-            if rows == 1:
-                self._one_row = type(message)(inputs=message.inputs)
-        return list(np.frombuffer(b"".join(raw), dtype).reshape(len(raw), rows))
+        if rows == 1 and self._reader is not None:
+            self._form = self._reader.remember(message, self._names, self._datatype)
+        return np.frombuffer(b"".join(raw), dtype).reshape(len(raw), rows)
 
     def _describe(self, inputs: Any, rows: int) -> bool:
         """Returns True if inputs are the columns of the model, with a number of rows and nothing else."""

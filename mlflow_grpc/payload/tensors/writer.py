@@ -4,6 +4,7 @@ Rule of this module: outputs are raw if the inputs were, and in contents if the 
 """
 
 import base64
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlflow_grpc.payload.tensors.datatypes import BYTES, DATATYPES
 from mlflow_grpc.payload.tensors.output_values import OutputTensor
 from mlflow_grpc.payload.tensors.reader import CONTENT_TYPE, SHARED_MEMORY
 from mlflow_grpc.payload.tensors.refusals import refuse_output
+from mlflow_grpc.payload.tensors.repeated import RepeatedRequest
 from mlflow_grpc.payload.tensors.table import BASE64
 
 CLASSIFICATION = "classification"
@@ -52,7 +54,7 @@ def response_of(response: Any, message: Any, tensors: list[OutputTensor]) -> Mes
 
     Args:
         response: A ModelInferResponse without outputs.
-        message: The ModelInferRequest.
+        message: The ModelInferRequest or RepeatedRequest.
         tensors: The outputs of the model.
 
     Raises:
@@ -61,7 +63,11 @@ def response_of(response: Any, message: Any, tensors: list[OutputTensor]) -> Mes
     """
     if message.outputs:
         tensors = _requested(message, tensors)
-    has_contents = not message.raw_input_contents and any(tensor.HasField("contents") for tensor in message.inputs)
+    has_contents = (
+        type(message) is not RepeatedRequest
+        and not message.raw_input_contents
+        and any(tensor.HasField("contents") for tensor in message.inputs)
+    )
     is_raw = not has_contents or any(not DATATYPES[tensor.datatype].contents for tensor in tensors)
     for tensor in tensors:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -94,6 +100,11 @@ def _requested(message: Any, tensors: list[OutputTensor]) -> list[OutputTensor]:
 
 def _raw(tensor: OutputTensor) -> bytes:
     if tensor.datatype == BYTES:
-        return b"".join(part for element in tensor.elements for part in (len(element).to_bytes(4, "little"), element))
+        return raw_byte_strings(tensor.elements)
     raw: bytes = tensor.elements.astype(DATATYPES[tensor.datatype].dtype, copy=False).tobytes()  # In row-major order.
     return raw
+
+
+def raw_byte_strings(elements: Sequence[bytes]) -> bytes:
+    """Returns elements of BYTES as raw contents: each with its length before it."""
+    return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))

@@ -32,6 +32,9 @@ PYFUNC, MLMODEL = "mlflow_pyfunc", "mlmodel_python"
 NO_LIMIT = 2**31 - 1
 """Rows of a request: the size of the message is the limit."""
 
+NO_VERSION = "1"
+"""Version of a model without one in statistics, where perf_analyzer expects an integer."""
+
 NANOS = 10**9
 
 
@@ -96,7 +99,7 @@ def statistics_of(entry: Entry, totals: Totals) -> Message:
     }
     statistics = _ModelStatistics(
         name=entry.name,
-        version=entry.version,
+        version=entry.version or NO_VERSION,
         last_inference=int(totals.last_ended_s * 1000),
         inference_count=totals.rows,
         execution_count=totals.runs,
