@@ -11,11 +11,17 @@ from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated
 
 from mlflow_grpc.errors import InvalidPayload
 from mlflow_grpc.payload.arrow.messages import Header, MessageType, read_header, refuse, split_stream
+from mlflow_grpc.payload.arrow.refusals import columns_refused
 from mlflow_grpc.payload.arrow.sizes import expanded_bytes
 
 MAX_EXPANSION = 8
 """Maximum size of a batch in memory, once it is decompressed and its dictionaries are expanded, in sizes of the largest
 message. Compressed columns and dictionaries are rarely smaller than an eighth."""
+
+MAX_DEPTH = 64
+"""Maximum number of types within each other; Arrow reads no batch with more."""
+
+_FILE_MAGIC = b"ARROW1"
 
 _Pieces = list[bytes | memoryview]
 
@@ -52,12 +58,12 @@ class TableRows:
         try:
             with pa.ipc.open_stream(pa.py_buffer(b"".join(self.pieces)), options=_READ_OPTIONS) as stream:
                 batches = list(stream) or [pa.RecordBatch.from_pylist([], stream.schema)]
-            for batch in batches:
-                batch.validate(full=True)
         except MemoryError:
             raise
         except Exception as error:
             raise _unreadable() from error
+        for batch in batches:
+            _validate(batch)
         if sum(batch.num_rows for batch in batches) != self.count:
             refuse("its batches have another number of rows than their headers declare")
         if sum(map(expanded_bytes, batches)) > self.max_bytes:
@@ -108,6 +114,11 @@ class IncomingTable:
             InvalidPayload: A message is broken, comes at the wrong time, or would take too much memory.
 
         """
+        if stream.startswith(_FILE_MAGIC):
+            raise InvalidPayload(
+                "The Arrow data is in the format of files. Write it as a stream: with pyarrow.ipc.new_stream in place "
+                "of new_file."
+            )
         count = size = 0
         for flatbuffer, body in split_stream(stream):
             header = read_header(flatbuffer, body)
@@ -129,7 +140,10 @@ class IncomingTable:
         pieces = encapsulated(flatbuffer)
         try:
             schema = pa.ipc.read_schema(pa.py_buffer(b"".join(pieces)))
-            _read_names(list(schema))
+            for column in schema:
+                _read_names([column], column.name)
+        except InvalidPayload:
+            raise
         except Exception as error:
             raise _unreadable() from error
         self.schema, self._schema_pieces = schema, pieces
@@ -154,12 +168,35 @@ class IncomingTable:
         return TableRows([*pieces, END_OF_STREAM], count, total, self._max_bytes)
 
 
-def _read_names(fields: list[pa.Field]) -> None:
-    """Raises UnicodeDecodeError if a name at any depth is not UTF-8, which Arrow does not check."""
+def _read_names(fields: list[pa.Field], outermost: str, depth: int = 1) -> None:
+    """Checks names and types at any depth, which Arrow does not.
+
+    Args:
+        fields: A column, or the fields within one.
+        outermost: Name of the column.
+        depth: Number of types that the fields are in, with their own.
+
+    Raises:
+        UnicodeDecodeError: A name is not UTF-8.
+        InvalidPayload: Types are nested deeper than Arrow reads them.
+
+    """
+    if fields and depth > MAX_DEPTH:
+        raise columns_refused([outermost], f"is nested more than {MAX_DEPTH} types deep; flatten it")
     for column in fields:
         column.name.encode()
         arrow = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        _read_names([arrow.field(index) for index in range(arrow.num_fields)])
+        _read_names([arrow.field(index) for index in range(arrow.num_fields)], outermost, depth + 1)
+
+
+def _validate(batch: pa.RecordBatch) -> None:
+    """Raises InvalidPayload if the values of a column are not valid."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            advice = "cast it to timestamp" if pa.types.is_date64(column.type) else "write it with an Arrow library"
+            raise columns_refused([name], f"has values that are not valid for {column.type}; {advice}") from error
 
 
 def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
