@@ -148,7 +148,7 @@ def test_dictionaries_with_null_among_their_values(served):
     texts = pa.DictionaryArray.from_arrays(indices, pa.array(["a", None]))
     same(served, "one_string", pa.table({"q": texts}), split({"q": ["a", None, "a"]}))
     numbers = pa.DictionaryArray.from_arrays(indices, pa.array([1.5, None]))
-    rows = {"a": [1, 2, 3], "b": [1.5, None, 1.5]}
+    rows: dict[str, list[Any]] = {"a": [1, 2, 3], "b": [1.5, None, 1.5]}
     same(served, "numbers", pa.table({"a": rows["a"], "b": numbers}), split(rows))
 
 

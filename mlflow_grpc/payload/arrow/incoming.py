@@ -84,6 +84,7 @@ class IncomingTable:
         self.schema: pa.Schema | None = None
         self._max_bytes = MAX_EXPANSION * max_message_bytes
         self._schema_pieces: _Pieces = []
+        self._arrays = 0  # Number of arrays in a batch of the schema, with those within others.
         self._dictionaries: dict[int, list[tuple[_Pieces, int]]] = {}
 
     def add(self, flatbuffer: bytes, body: bytes | memoryview) -> TableRows | None:
@@ -105,6 +106,7 @@ class IncomingTable:
         if header.message_type is MessageType.DICTIONARY:
             self._take_dictionary(header, encapsulated(flatbuffer, body))
             return None
+        self._check_arrays(header)
         return self._rows([encapsulated(flatbuffer, body)], header.rows, header.read_bytes)
 
     def add_stream(self, stream: bytes) -> TableRows:
@@ -126,7 +128,9 @@ class IncomingTable:
                 self._take_schema(flatbuffer)
             elif self.schema is None:
                 refuse("the schema must be the first message")
-            count += header.rows if header.message_type is MessageType.RECORD_BATCH else 0
+            elif header.message_type is MessageType.RECORD_BATCH:
+                self._check_arrays(header)
+                count += header.rows
             size += header.read_bytes
         if size > self._max_bytes:
             raise _too_large(self._max_bytes)
@@ -147,6 +151,12 @@ class IncomingTable:
         except Exception as error:
             raise _unreadable() from error
         self.schema, self._schema_pieces = schema, pieces
+        self._arrays = sum(_arrays_of(column.type) for column in schema)
+
+    def _check_arrays(self, header: Header) -> None:
+        """Refuses a batch of another schema, whose bytes Arrow would read as values of this one."""
+        if header.arrays != self._arrays:
+            refuse("a batch has other columns than its schema")
 
     def _take_dictionary(self, header: Header, pieces: _Pieces) -> None:
         if not header.is_delta:
@@ -187,6 +197,15 @@ def _read_names(fields: list[pa.Field], outermost: str, depth: int = 1) -> None:
         column.name.encode()
         arrow = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         _read_names([arrow.field(index) for index in range(arrow.num_fields)], outermost, depth + 1)
+
+
+def _arrays_of(arrow: pa.DataType) -> int:
+    """Returns the number of arrays that a message has for a column of a type: its own, and those within it."""
+    if isinstance(arrow, pa.BaseExtensionType):
+        return _arrays_of(arrow.storage_type)
+    if pa.types.is_dictionary(arrow):
+        return 1
+    return 1 + sum(_arrays_of(arrow.field(index).type) for index in range(arrow.num_fields))
 
 
 def _validate(batch: pa.RecordBatch) -> None:
