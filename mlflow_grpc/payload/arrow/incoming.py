@@ -10,6 +10,7 @@ import pyarrow as pa
 from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated
 
 from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.payload.arrow import predicates
 from mlflow_grpc.payload.arrow.messages import Header, MessageType, read_header, refuse, split_stream
 from mlflow_grpc.payload.arrow.refusals import columns_refused
 from mlflow_grpc.payload.arrow.sizes import expanded_bytes
@@ -20,6 +21,8 @@ message. Compressed columns and dictionaries are rarely smaller than an eighth."
 
 MAX_DEPTH = 64
 """Maximum number of types within each other; Arrow reads no batch with more."""
+
+_INDEX_BITS = 32
 
 _FILE_MAGIC = b"ARROW1"
 
@@ -219,8 +222,30 @@ def _validate(batch: pa.RecordBatch) -> None:
 
 
 def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    """Returns the rows of several batches as one.
+
+    Raises:
+        InvalidPayload: The batches have more different texts than the indices within a list or a struct can count.
+
+    """
+    try:
+        table = pa.Table.from_batches(list(map(_with_wide_indices, batches))).unify_dictionaries().combine_chunks()
+    except pa.ArrowInvalid as error:
+        names = [
+            column.name for column in batches[0].schema if predicates.contains(column.type, pa.types.is_dictionary)
+        ]
+        problem = "has dictionaries that are too large for their indices once they are joined; use indices of int32"
+        raise columns_refused(names, problem) from error
     return table.to_batches()[0]
+
+
+def _with_wide_indices(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns a batch with indices of 32 bits in its dictionary-encoded columns, which hold those of all batches."""
+    for index, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type) and column.type.index_type.bit_width < _INDEX_BITS:
+            wide = pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), column.dictionary)
+            batch = batch.set_column(index, batch.schema.names[index], wide)
+    return batch
 
 
 def _unreadable() -> InvalidPayload:

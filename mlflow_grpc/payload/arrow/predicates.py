@@ -3,6 +3,8 @@
 Rule of this module: it looks at one Arrow type and knows nothing of models.
 """
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 
@@ -22,9 +24,16 @@ def is_view(arrow: pa.DataType) -> bool:
     return bool(pa.types.is_string_view(arrow) or pa.types.is_binary_view(arrow))
 
 
-def has_bytes(arrow: pa.DataType) -> bool:
-    """Returns True for types of bytes, and for types that contain one."""
-    return is_bytes(arrow) or any(has_bytes(arrow.field(index).type) for index in range(arrow.num_fields))
+def contains(arrow: pa.DataType, is_sought: Callable[[pa.DataType], bool]) -> bool:
+    """Returns True for types with a property, and for types that contain one.
+
+    Args:
+        arrow: The type.
+        is_sought: Returns True for a type with the property.
+
+    """
+    inner = (arrow.field(index).type for index in range(arrow.num_fields))
+    return is_sought(arrow) or any(contains(type_, is_sought) for type_ in inner)
 
 
 def is_numeric(arrow: pa.DataType) -> bool:

@@ -233,6 +233,6 @@ class TableReader:
         try:
             return json.dumps(payload)
         except TypeError:
-            names = [column.name for column in batch.schema if predicates.has_bytes(column.type)]
+            names = [column.name for column in batch.schema if predicates.contains(column.type, predicates.is_bytes)]
             problem = "has bytes, which have no JSON form without a signature; encode them as texts"
             raise columns_refused(names, problem) from None

@@ -106,6 +106,30 @@ def test_streams_of_several_batches_are_one():
     assert (rows.count, rows.read().column("x").to_pylist()) == (4, ["a", "b", "c", "a"])
 
 
+def _of_many_texts(first: int, *, within_list: bool) -> pa.Table:
+    """Returns a table with 100 different texts in a dictionary whose indices count to 127."""
+    texts = pa.array([f"text {first + index}" for index in range(100)])
+    column = pa.DictionaryArray.from_arrays(pa.array(range(100), pa.int8()), texts)
+    lists = pa.ListArray.from_arrays(pa.array([0, 100], pa.int32()), column)
+    return pa.table({"x": lists if within_list else column, "y": pa.nulls(1 if within_list else 100)})
+
+
+@pytest.mark.parametrize("within_list", [False, True])
+def test_dictionaries_that_are_too_large_together(within_list):
+    """Batches of one stream may have more texts together than the indices of one can count, except within lists."""
+    sink = pa.BufferOutputStream()
+    tables = [_of_many_texts(first, within_list=within_list) for first in (0, 100)]
+    with pa.ipc.new_stream(sink, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    rows = IncomingTable(100_000).add_stream(sink.getvalue().to_pybytes())
+    if within_list:
+        with pytest.raises(InvalidPayload, match="x has dictionaries .* use indices of int32"):
+            rows.read()
+    else:
+        assert rows.read().column("x").to_pylist() == [f"text {index}" for index in range(200)]
+
+
 def test_deltas_and_replacements_of_dictionaries():
     """A later dictionary replaces an earlier one or is added to it, as its message says."""
     for deltas in (False, True):
