@@ -141,7 +141,7 @@ def test_calls(iris):
         for form in forms:
             (answers,) = model.predict_columns(form).values()
             assert list(answers) == model.predict(frame) == ["setosa", "virginica"]
-        assert model.predict(forms[1]) == ["setosa", "virginica"]
+        assert model.predict(forms[1]).column(0).to_pylist() == ["setosa", "virginica"]
         assert [list(column) for column in model.predict_columns(frame[:0]).values()] == [[]]
         with pytest.raises(TypeError, match="float is not rows: give a dict of columns, a table or an array"):
             model.predict_columns(1.5)

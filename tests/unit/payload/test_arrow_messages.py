@@ -124,7 +124,7 @@ def test_dictionaries_that_are_too_large_together(within_list):
             writer.write_table(table)
     rows = IncomingTable(100_000).add_stream(sink.getvalue().to_pybytes())
     if within_list:
-        with pytest.raises(InvalidPayload, match="x has dictionaries .* use indices of int32"):
+        with pytest.raises(InvalidPayload, match=r"x has dictionaries .* use indices of int32"):
             rows.read()
     else:
         assert rows.read().column("x").to_pylist() == [f"text {index}" for index in range(200)]
