@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mlflow_grpc.payload.arrow.model import TableModel
 
 MAX_INLINE_BYTES = 8_192
-"""Size of a payload above which a thread reads it, in bytes. A header of this size has some 170 columns, which take 1 to
-2 ms."""
+"""Size of a payload above which a thread reads it, in bytes. A header of this size has some 170 columns, which take the
+event loop 1 to 2 ms."""
 
 ResultT = TypeVar("ResultT")
 
