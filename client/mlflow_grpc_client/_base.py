@@ -89,6 +89,7 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         self._channel_options = _options.channel_options(
             max_message_bytes, self._tls, self._target, _options.checked_channel_options(channel_options)
         )
+        self._max_send_bytes: int = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         self._interceptors = self._checked_interceptors(interceptors)
         self._calls = CallBuilder(self._timeout_s, metadata)
         self._results = Results(self._target, encrypted=self._credentials is not None)
@@ -147,6 +148,7 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
             default_timeout_s=self._timeout_s,
             request_id=request_id,
             metadata=self._calls.merged(metadata),
+            max_message_bytes=self._max_send_bytes,
         )
         return model
 
@@ -252,6 +254,5 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         """The requests of a stream; None if it sends a single one."""
         if stream.encode is None:
             return None
-        max_bytes = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         returns_errors = stream.on_error == "return"
-        return self._REQUESTS(stream.requests, stream.encode, max_bytes, returns_errors=returns_errors)
+        return self._REQUESTS(stream.requests, stream.encode, self._max_send_bytes, returns_errors=returns_errors)

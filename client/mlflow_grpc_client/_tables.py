@@ -4,20 +4,19 @@ Rule of this module: pyarrow is imported only for a caller that has imported it.
 """
 
 import json
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of
+from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of, within
+from _mlflow_grpc_protocol.flight_data import ENVELOPE_BYTES
 
 from mlflow_grpc_client import _options, _wire
 from mlflow_grpc_client._calls import Pause, Stream
 from mlflow_grpc_client._payloads import jsonable, library
 from mlflow_grpc_client.errors import PredictError, ResourceExhausted, Unavailable, failure
-
-BATCH_BYTES = 4 * 1024 * 1024
-"""Size of a batch in which a larger table is sent, in bytes."""
 
 _OVERLOADED = "REQUEST_LIMIT_EXCEEDED"
 
@@ -35,9 +34,17 @@ def is_table(data: Any) -> bool:
 
 
 def predict(
-    table: Any, model: str, params: Mapping[str, Any] | None, timeout_s: float, metadata: _options.Metadata
+    table: Any,
+    model: str,
+    params: Mapping[str, Any] | None,
+    timeout_s: float,
+    metadata: _options.Metadata,
+    max_bytes: int,
 ) -> Generator[Collect | Pause, Any, Any]:
     """The steps of a call with a table. The result is the table of predictions.
+
+    The model predicts all rows together if they fit into a message, as it does for rows of any other type. A larger
+    table is sent in as few batches as there can be, and the model predicts one batch at a time.
 
     A call that ends in UNAVAILABLE, or that an overloaded server refuses, is repeated as a whole.
 
@@ -47,6 +54,7 @@ def predict(
         params: Params of the model.
         timeout_s: Timeout of the call in seconds.
         metadata: Metadata of the call.
+        max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
 
     Raises:
         TypeError: The table has dictionaries within lists, structs or maps.
@@ -57,7 +65,7 @@ def predict(
     for pause_s in (*_options.RETRY_PAUSES_S, None):
         stream = Stream(
             _wire.DO_EXCHANGE,
-            _messages(plain, descriptor),
+            _messages(plain, descriptor, max_bytes),
             lambda message, _: message,
             _wire.FlightData,
             lambda message, _: message,
@@ -90,10 +98,13 @@ def _without_dictionaries(table: Any) -> Any:
     """The table with the values of dictionary-encoded columns, because messages of batches have no dictionaries."""
     import pyarrow as pa
 
+    from mlflow_grpc_client._dictionaries import decoded
+
     columns = []
-    for column, name in zip(table.columns, table.schema.names, strict=True):
+    for column, name in zip(pa.table(table).columns, table.schema.names, strict=True):
         if pa.types.is_dictionary(column.type):
-            columns.append(column.cast(column.type.value_type))
+            chunks = column.chunks or [pa.array([], column.type)]
+            columns.append(pa.chunked_array([decoded(chunk) for chunk in chunks]))
         elif _has_dictionary(column.type):
             raise TypeError(f"the column {name} has a dictionary within {column.type}: cast it to plain values")
         else:
@@ -108,14 +119,16 @@ def _has_dictionary(arrow: Any) -> bool:
     return bool(pa.types.is_dictionary(arrow)) or any(map(_has_dictionary, inner))
 
 
-def _messages(table: Any, descriptor: Any) -> Iterator[Any]:
-    """The messages of a table: its schema, and its rows in batches of a limited size."""
+def _messages(table: Any, descriptor: Any, max_bytes: int) -> Iterator[Any]:
+    """The messages of a table: its schema, and its rows in one batch or in as few as fit the limit."""
+    import pyarrow as pa
+
     header, _ = pieces_of(memoryview(table.schema.serialize()))
-    yield _wire.FlightData(flight_descriptor=descriptor, data_header=header)
-    rows = max(table.num_rows * BATCH_BYTES // max(table.nbytes, 1), 1)
-    for batch in table.combine_chunks().to_batches(max_chunksize=rows):
-        header, body = pieces_of(memoryview(batch.serialize()))
-        yield _wire.FlightData(data_header=header, data_body=bytes(body))
+    yield _wire.flight_data(header, flight_descriptor=descriptor)
+    limit = sys.maxsize if max_bytes < 0 else max_bytes - ENVELOPE_BYTES
+    for combined in table.combine_chunks().to_batches():
+        for batch in within(combined, limit, pa.ipc.get_record_batch_size):
+            yield _wire.flight_data(*pieces_of(memoryview(batch.serialize())))
 
 
 def _table_of(messages: list[Any]) -> Any:

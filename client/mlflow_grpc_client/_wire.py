@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 from urllib.parse import unquote
 
+from _mlflow_grpc_protocol import flight_data as protocol
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
@@ -42,7 +43,20 @@ ListModelsRequest, ListModelsResponse, GetModelRequest, Model, FieldRules = (
     for name in ("ListModelsRequest", "ListModelsResponse", "GetModelRequest", "Model", "FieldRules")
 )
 
-FlightData, FlightDescriptor = (message_class(f"arrow.flight.protocol.Flight{name}") for name in ("Data", "Descriptor"))
+FlightDescriptor = message_class("arrow.flight.protocol.FlightDescriptor")
+
+
+class FlightData(protocol.FlightData):
+    """A message of an exchange of tables."""
+
+    MESSAGE = message_class("arrow.flight.protocol.FlightData")
+
+    __slots__ = ()
+
+
+def flight_data(header: bytes, body: "bytes | memoryview" = b"", **fields: Any) -> FlightData:
+    """The message for the header and the body of a message of Arrow, with further fields."""
+    return FlightData(FlightData.MESSAGE(data_header=header, **fields), body)
 
 
 def text_input(text: str) -> Any:

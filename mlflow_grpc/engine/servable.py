@@ -15,6 +15,7 @@ from mlflow_grpc.payload.codec import Codec, ModelInput, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow or schema libraries, which takes long; health is answered before that.
     from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
+    from mlflow_grpc.payload.arrow.model import TableModel
     from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
 
 
@@ -63,6 +64,9 @@ class ServableModel:
 
     rest_records: "RestRecords | None" = field(default=None, repr=False)
     """How rest-model-service reads and writes records; None for a model without the MLModel interface."""
+
+    table_models: "dict[int, TableModel]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What Arrow tables need to know about the model, by the maximum size of a message; made at the first table."""
 
     @property
     def record_codec(self) -> RecordCodec | None:

@@ -3,16 +3,18 @@
 Source: `mlflow.pyfunc.scoring_server.invocations`.
 """
 
+import json
 from functools import partial
+from typing import Any
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from starlette.routing import BaseRoute
 
+from mlflow_grpc.engine import tables
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TableRequest, TableTextRequest, TextRequest
-from mlflow_grpc.engine.tables import table_model
-from mlflow_grpc.errors import UnsupportedContentType
+from mlflow_grpc.errors import InvalidPayload, UnsupportedContentType
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.http.http_call import HttpCall
@@ -21,6 +23,11 @@ from mlflow_grpc.http.route import JsonRoute
 
 PARQUET = "application/vnd.apache.parquet"
 ARROW = "application/vnd.apache.arrow.stream"
+
+PARAMS_KEY = "mlflow-params"
+"""Header with the params of a call whose body is a table, as a JSON object."""
+
+_EXAMPLE = '{"inputs": [1.5], "params": {"top_k": 3}}'
 
 JSON_RANGES = (JSON, "application/*", "*/*")
 """Media types in a header `accept` that include JSON."""
@@ -39,6 +46,10 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine, *, max_bytes: int)
     content_type = call.metadata("content-type")
     if content_type is not None and media_type_of(content_type).strip() == ARROW:
         return await _invoke_table(call, body, engine, max_bytes)
+    if call.metadata(PARAMS_KEY) is not None:
+        raise InvalidPayload(
+            f"The header {PARAMS_KEY} is for tables of Arrow. Put params into the payload: {_EXAMPLE}."
+        )
     payload = _payload(body, content_type)
     request = TextRequest(payload, content_type, call)
     try:
@@ -54,14 +65,28 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine, *, max_bytes: int)
 
 async def _invoke_table(call: HttpCall, body: bytes, engine: Engine, max_bytes: int) -> WholeResponse:
     """Answers a stream of Arrow record batches, with such a stream if the caller accepts it, or with JSON."""
-    model = await table_model(engine.model, max_bytes)
-    reader, rows = model.read_stream(body, max_bytes)
+    params = _params(call.metadata(PARAMS_KEY))
+    model = await tables.table_model(engine.model, max_bytes)
+    reader, rows = await tables.read(partial(model.read_stream, body, max_bytes, params), len(body))
     call.free_room()
     if ARROW in accepted_media_types(call.metadata("accept") or ""):
         answer = await engine.predict(TableRequest(rows, reader, model.writer, call), call.deadline)
         return WholeResponse(answer.stream(), ARROW)
     text = await engine.predict(TableTextRequest(rows, reader, model.writer, call), call.deadline)
     return WholeResponse(text.encode(), engine.model.codec.media_type)
+
+
+def _params(text: str | None) -> dict[str, Any] | None:
+    """Returns the params in a header; raises InvalidPayload if it is not a JSON object."""
+    if text is None:
+        return None
+    try:
+        params = json.loads(text)
+    except (ValueError, RecursionError):
+        params = None
+    if not isinstance(params, dict):
+        raise InvalidPayload(f'The header {PARAMS_KEY} must be a JSON object like {{"top_k": 3}}.')
+    return params
 
 
 def routes(dispatcher: HttpDispatcher, catalog: Catalog) -> list[BaseRoute]:

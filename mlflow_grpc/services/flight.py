@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.engine import tables
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
-from mlflow_grpc.engine.tables import table_model
 from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.flight_data import FlightData
@@ -162,7 +162,7 @@ class FlightServicer:
         return entry, params
 
     async def _model(self, entry: Entry) -> "TableModel":
-        return await table_model(entry.engine.model, self._max_bytes)
+        return await tables.table_model(entry.engine.model, self._max_bytes)
 
     async def _info(self, entry: Entry, descriptor: Message) -> Message:
         model = await self._model(entry)

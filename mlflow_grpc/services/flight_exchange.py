@@ -6,12 +6,14 @@ it, because Flight has no other place for errors.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import pyarrow as pa
 from _mlflow_grpc_protocol.arrow_ipc import pieces_of
 
+from mlflow_grpc.engine import tables
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import TableRequest
 from mlflow_grpc.errors import InvalidPayload, ServingError
@@ -76,7 +78,7 @@ class Exchange:
         early: list[FlightData] = []
         while self._reader is None:
             try:
-                item = self._take(await anext(messages))
+                item = await self._take(await anext(messages))
             except StopAsyncIteration:
                 raise InvalidPayload("The exchange has no schema. Begin it with the schema of the table.") from None
             if item is not None:
@@ -97,10 +99,13 @@ class Exchange:
             for message in [*self._begin(pa.schema([])), *self._empty_answers()]:
                 await self._call.write(message)
 
-    def _take(self, message: Any) -> Item | None:
+    async def _take(self, message: Any) -> Item | None:
         """Takes a message; returns None for a schema, a dictionary and an empty message."""
         if not message.data_header:
             return (None, message.app_metadata) if message.app_metadata else None
+        return await tables.read(partial(self._read, message), len(message.data_header))
+
+    def _read(self, message: Any) -> Item | None:
         rows = self._incoming.add(message.data_header, message.data_body)
         if self._reader is None and self._incoming.schema is not None:
             self._reader = self._model.reader(self._incoming.schema, self._params)
@@ -145,13 +150,13 @@ class Exchange:
 class _Items(AsyncIterator[Item]):
     """The items of an exchange after its schema."""
 
-    def __init__(self, take: Callable[[Any], Item | None], messages: AsyncIterator[Any]) -> None:
+    def __init__(self, take: Callable[[Any], Awaitable[Item | None]], messages: AsyncIterator[Any]) -> None:
         self._take = take
         self._messages = messages
 
     async def __anext__(self) -> Item:
         while True:
-            item = self._take(await anext(self._messages))
+            item = await self._take(await anext(self._messages))
             if item is not None:
                 return item
 

@@ -88,9 +88,10 @@ def test_wrong_usage(example):
     assert error.startswith("usage: node predict.mjs")
 
 
-def test_the_lock_file_names_no_registry():
-    """The lock file works with any mirror."""
-    lock = json.loads((EXAMPLE / "package-lock.json").read_text())
+@pytest.mark.parametrize("name", ["node", "node-flight"])
+def test_the_lock_file_names_no_registry(name):
+    """The lock file of an example works with any mirror."""
+    lock = json.loads((EXAMPLE.parent / name / "package-lock.json").read_text())
     packages = [package for name, package in lock["packages"].items() if name]
     assert packages
     assert all("integrity" in package and "resolved" not in package for package in packages)

@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
 from mlflow_grpc_client import PredictError, _tables, _wire
 from mlflow_grpc_client.errors import DeadlineExceeded
 
+from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.errors import Overloaded
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
+from tests.support.servers import serving_models
+from tests.support.tables import saved
 
 FLOWERS = pa.table(
     {
@@ -38,6 +43,21 @@ def test_a_table_gets_a_table(make_client, iris):
     assert answer.column(0).to_pylist() == predicted(iris, FLOWERS) == ["setosa", "virginica", "setosa"]
 
 
+def from_the_mean(frame, params=None):
+    return (frame["x"] - frame["x"].mean()).to_numpy()
+
+
+def test_rows_are_predicted_together(make_client, tmp_path_factory):
+    """A table that fits into a message is one call of the model, as a DataFrame is, also for more than 4 MB."""
+    signature = ModelSignature(Schema([ColSpec(DataType.double, "x")]), Schema([ColSpec(DataType.double, "y")]))
+    path = saved(tmp_path_factory, "from_the_mean", from_the_mean, signature)
+    numbers = np.arange(700_000.0)
+    frame = pd.DataFrame({"x": numbers})
+    with serving_models([(ModelConfig(uri=str(path), name="centred", endpoint=True), None)]) as server:
+        answer = make_client(server.address).model("centred").predict(pa.table({"x": numbers}))
+    assert np.array_equal(answer.column("y").to_numpy(), from_the_mean(frame))
+
+
 @pytest.mark.parametrize("change", ["batch", "chunks", "no rows", "dictionary"])
 def test_forms_of_tables(make_client, iris, change):
     """A record batch, a table in chunks, one without rows and one with dictionaries are tables like any other."""
@@ -51,15 +71,23 @@ def test_forms_of_tables(make_client, iris, change):
     assert answer.column(0).to_pylist() == predicted(iris, FLOWERS)[: table.num_rows]
 
 
-def test_large_tables_are_sent_in_batches(make_client, iris, attempts, monkeypatch):
-    """A table above the size of a batch is one call of several batches."""
-    monkeypatch.setattr(_tables, "BATCH_BYTES", 10_000)
+def test_tables_above_the_limit_are_sent_in_batches(make_client, iris, attempts):
+    """A table above the limit of a message is one call of as few batches as there can be, each within the limit."""
     rows = np.random.default_rng(0).uniform(0.1, 7, (2_000, 4))
     table = pa.table(dict(zip(FLOWERS.schema.names, rows.T, strict=True)))
-    answer = make_client(iris.address).model("").predict(table)
+    answer = make_client(iris.address, max_message_bytes=10_000).model("").predict(table)
     assert answer.column(0).to_pylist() == predicted(iris, table)
     assert [fields["method"].rpartition("/")[2] for fields in attempts.fields] == ["DoExchange"]
-    assert answer.column(0).num_chunks > 5
+    assert answer.column(0).num_chunks == 7  # 64,000 bytes of numbers.
+
+
+def test_dictionaries_of_views(make_client, iris):
+    """A dictionary of views, as polars makes it of categories, is sent as its texts."""
+    values = pa.array(["x" * 20], pa.string_view())
+    colours = pa.DictionaryArray.from_arrays(pa.array([0, 0, None], pa.int8()), values)
+    with pytest.warns(UserWarning, match="colour"):  # The column has arrived, and the model does not have it.
+        answer = make_client(iris.address).model("iris").predict(FLOWERS.append_column("colour", colours))
+    assert answer.column(0).to_pylist() == predicted(iris, FLOWERS)
 
 
 def test_refusals(make_client, iris):
@@ -130,7 +158,7 @@ def test_an_overloaded_server_is_called_again(make_client, iris, monkeypatch, fa
 def test_answers_that_are_no_table(header):
     """Bytes of another kind are an INTERNAL error."""
     with pytest.raises(PredictError, match="not a table of Arrow") as caught:
-        _tables._table_of([_wire.FlightData(data_header=header)])
+        _tables._table_of([_wire.flight_data(header)])
     assert caught.value.code is grpc.StatusCode.INTERNAL
 
 

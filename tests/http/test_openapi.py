@@ -25,6 +25,7 @@ from tests.support.servers import Forked, InProcess, serving_models, start_serve
 
 pytestmark = pytest.mark.slow
 
+ARROW = "application/vnd.apache.arrow.stream"
 ZOO = [*zoo.NAMES, *zoo._more_signatures(), *zoo._MORE_HINTED, "rows_numbers"]
 
 CLASSES = [
@@ -244,8 +245,8 @@ def test_every_model_has_an_example(document):
     """Only models of which nothing says what they take have none."""
     without = {
         path.split("/")[2]
-        for path, _, _, content in bodies(document)
-        if path.startswith("/models") and not content.get("examples")
+        for path, _, content_type, content in bodies(document)
+        if path.startswith("/models") and content_type != ARROW and not content.get("examples")
     }
     assert without <= WITHOUT_EXAMPLE
 
@@ -258,13 +259,22 @@ def test_formats(document):
         return {content_type: set(value.get("examples", {})) for content_type, value in content.items()}
 
     tables = {"dataframe_split", "dataframe_records", "inputs", "instances"}
-    assert formats("numbers") == {"application/json": tables, "text/csv": {"csv"}}
+    assert formats("numbers") == {"application/json": tables, "text/csv": {"csv"}, ARROW: set()}
     assert formats("params")["application/json"] == tables | {"with_params"}
-    assert formats("tensor") == {"application/json": {"inputs", "instances"}}
-    assert formats("hint_person") == {"application/json": {"inputs"}}
-    assert formats("api_chat") == {"application/json": {"unified_llm_input"}}
+    assert formats("tensor") == {"application/json": {"inputs", "instances"}, ARROW: set()}
+    assert formats("hint_person") == {"application/json": {"inputs"}, ARROW: set()}
+    assert formats("api_chat") == {"application/json": {"unified_llm_input"}, ARROW: set()}
     assert formats("plain") == {"text/plain": {"text"}}
     assert "record" in formats("iris_model")["application/json"]
+
+
+def test_tables(document):
+    """A table may be answered by a table, and a model with params takes them in a header."""
+    operations = {name: document["paths"][f"/models/{name}/invocations"]["post"] for name in ("params", "numbers")}
+    for name, operation in operations.items():
+        assert ARROW in resolved(document, operation["responses"]["200"])["content"]
+        headers = [resolved(document, parameter)["name"] for parameter in operation["parameters"]]
+        assert ("mlflow-params" in headers) == (name == "params")
 
 
 def test_schemas_refuse_what_models_refuse(server, document):

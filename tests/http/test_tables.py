@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import requests
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.daemon_threads import in_daemon_thread
 from tests.support.servers import InProcess, serving_models
 from tests.support.tables import saved
 
@@ -32,11 +33,27 @@ SIGNATURE = ModelSignature(
 )
 
 
+def times(frame: pd.DataFrame, params: Any = None) -> Any:
+    return frame["x"].to_numpy() * params["factor"]
+
+
+TIMES = ModelSignature(
+    Schema([ColSpec(DataType.double, "x")]),
+    Schema([ColSpec(DataType.double, "product")]),
+    ParamSchema([ParamSpec("factor", DataType.double, 2.0)]),
+)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    """A server of one model with an HTTP port."""
+    """A server of two models with an HTTP port."""
     path = saved(tmp_path_factory, "http_total", total, SIGNATURE)
-    with serving_models([(ModelConfig(uri=str(path), name="total", endpoint=True), None)], http_port=0) as running:
+    other = saved(tmp_path_factory, "http_times", times, TIMES)
+    models = [
+        (ModelConfig(uri=str(path), name="total", endpoint=True, default=True), None),
+        (ModelConfig(uri=str(other), name="times", endpoint=True), None),
+    ]
+    with serving_models(models, http_port=0) as running:
         yield running
 
 
@@ -48,8 +65,10 @@ def stream_of(table: pa.Table, rows: int | None = None, **options: Any) -> bytes
     return data
 
 
-def post(server: InProcess, body: bytes, accept: str = "*/*", path: str = "/invocations") -> requests.Response:
-    headers = {"Content-Type": ARROW, "Accept": accept}
+def post(
+    server: InProcess, body: bytes, accept: str = "*/*", path: str = "/invocations", **more: str
+) -> requests.Response:
+    headers = {"Content-Type": ARROW, "Accept": accept, **more}
     return requests.post(f"{server.url}{path}", body, headers=headers, timeout=30)
 
 
@@ -95,6 +114,43 @@ def test_refusals(server, body, text):
     answer = post(server, body)
     assert answer.status_code == 400
     assert text in answer.json()["message"]
+
+
+def test_params(server):
+    """The params of a table are in a header, with MLflow's checks; a payload that has params itself takes no header."""
+    body, path = stream_of(TABLE.select(["x"])), "/models/times/invocations"
+
+    def answer(text: str) -> requests.Response:
+        return post(server, body, path=path, **{"mlflow-params": text})
+
+    assert post(server, body, path=path).json() == {"predictions": [3.0, 4.0, 6.0]}
+    assert answer('{"factor": 10}').json() == {"predictions": [15.0, 20.0, 30.0]}
+    for text, problem in (
+        ("[1]", "must be a JSON object"),
+        ("{", "must be a JSON object"),
+        ('{"factor": "x"}', "factor"),
+    ):
+        refused = answer(text)
+        assert (refused.status_code, problem in refused.json()["message"]) == (400, True)
+    headers = {"mlflow-params": '{"factor": 10}', **JSON}
+    refused = requests.post(f"{server.url}{path}", '{"inputs": {"x": [1.0]}}', headers=headers, timeout=30)
+    assert (refused.status_code, "Put params into the payload" in refused.json()["message"]) == (400, True)
+
+
+def test_large_tables_are_read_in_a_thread(server, monkeypatch):
+    """The event loop does not read a large body, and answers other calls meanwhile."""
+    threads = []
+
+    async def noted(function: Any, name: str) -> Any:
+        threads.append(name)
+        return await in_daemon_thread(function, name)
+
+    monkeypatch.setattr("mlflow_grpc.engine.tables.in_daemon_thread", noted)
+    small, large = (pa.table({"x": np.arange(count), "s": ["a"] * count}) for count in (10, 5_000))
+    assert post(server, stream_of(small)).status_code == 200
+    assert "read-arrow" not in threads
+    assert post(server, stream_of(large)).status_code == 200
+    assert "read-arrow" in threads
 
 
 def test_an_error_of_the_model(server):

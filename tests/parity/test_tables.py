@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +142,38 @@ def test_dictionaries(served):
     same(served, "one_string", large, split({"q": texts}))
 
 
+def test_dictionaries_with_null_among_their_values(served):
+    """An entry of a dictionary that is null makes null of each row that refers to it."""
+    indices = pa.array([0, 1, 0])
+    texts = pa.DictionaryArray.from_arrays(indices, pa.array(["a", None]))
+    same(served, "one_string", pa.table({"q": texts}), split({"q": ["a", None, "a"]}))
+    numbers = pa.DictionaryArray.from_arrays(indices, pa.array([1.5, None]))
+    rows: dict[str, list[Any]] = {"a": [1, 2, 3], "b": [1.5, None, 1.5]}
+    same(served, "numbers", pa.table({"a": rows["a"], "b": numbers}), split(rows))
+
+
+def test_views(served):
+    """Texts and bytes as views, which polars makes, are the texts and bytes that they show, also in dictionaries."""
+    texts = ["a", "b" * 20, None]
+    views = pa.array(texts, pa.string_view())
+    same(served, "one_string", pa.table({"q": views}), split({"q": texts}))
+    dictionary = pa.DictionaryArray.from_arrays(pa.array([1, 0, 2]), views)
+    same(served, "one_string", pa.table({"q": dictionary}), split({"q": [texts[1], texts[0], None]}))
+    words = pa.array([[["a"], []], [["b" * 20]]], pa.list_(pa.list_(pa.string_view())))
+    same(served, "nested", pa.table({"words": words}), split({"words": [[["a"], []], [["b" * 20]]]}))
+    data = pa.array([b"ab", b"c" * 20], pa.binary_view())
+    encoded = [base64.b64encode(value).decode() for value in (b"ab", b"c" * 20)]
+    same(served, "optional", pa.table({"need": [1.0, 2.0], "may_binary": data}),
+         split({"need": [1.0, 2.0], "may_binary": encoded}))  # fmt: skip
+
+
+def test_slices(served):
+    """Columns whose values begin in the middle of their buffers are the values of their rows."""
+    name, columns, rows = STRUCTURES[0]
+    table = pa.concat_tables([pa.table(columns)] * 2).combine_chunks()[1:3]
+    same(served, name, table, split({column: [cells[1], cells[0]] for column, cells in rows.items()}))
+
+
 MOMENT = datetime.datetime(2021, 3, 28, 1, 30, 0, 250_000)
 
 
@@ -235,6 +268,20 @@ def test_no_signature(served):
     same(served, "no_signature", pa.table({**rows, "c": pa.array(rows["c"], pa.list_(pa.float64()))}), split(rows))
 
 
+@pytest.mark.parametrize("name", ["no_signature", "params_only"])
+def test_rows_without_columns(served, name):
+    """Rows of a table without columns are counted, as empty rows of JSON are."""
+    rows = pa.RecordBatch.from_struct_array(pa.array([{}] * 3, pa.struct([])))
+    same(served, name, pa.Table.from_batches([rows]), {"dataframe_split": {"columns": [], "data": [[], [], []]}})
+
+
+def test_the_smallest_time_is_no_value(served):
+    """The count that numpy takes for no point in time is null, and not the text NaT."""
+    column = pa.array([-(2**63), 0]).view(pa.timestamp("ns"))
+    table = pa.table({"t": column})
+    same(served, "no_signature", table, split({"t": [None, "1970-01-01T00:00:00.000000000"]}))
+
+
 HINTS: list[tuple[str, Any, list[Any]]] = [
     ("hint_str", pa.array(["a", ""]), ["a", ""]),
     ("hint_int", pa.array([1, 2**62]), [1, 2**62]),
@@ -256,6 +303,8 @@ def test_type_hints(served, name, column, items):
     ]
 
 
+TWICE = pa.StructArray.from_arrays([pa.array(["x"]), pa.array([1]), pa.array([2])], ["name", "age", "age"])
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "numbers",
@@ -269,6 +318,18 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("one_boolean", {"flag": [1]}, "flag has the Arrow type int64, and the model takes bool"),
     ("numbers", {"a": [1, None], "b": [1.0, 2.0]}, "a"),
     ("unnamed", {"x": [1]}, "takes 2 columns without names"),
+    ("numbers", {"a": [1], "b": pc.run_end_encode(pa.array([1.5]))}, "b has the Arrow type run_end_.*decode it"),
+    ("numbers", {"a": [1], "b": pa.array([1], pa.int8()).cast(pa.bool8())}, "b has the Arrow type extension.*storage"),
+    ("numbers", {"a": [1], "b": pa.array([[1]], pa.list_view(pa.int8()))}, "b has the Arrow type list_view.*to list"),
+    ("no_signature", {"ok": [1], "data": [b"x"]}, "data has bytes, which have no JSON form"),
+    ("optional", {"need": [1.0], "may_datetime": pa.array([5]).view(pa.date64())}, "may_datetime has .*to timestamp"),
+    ("tensor", {"x": pa.array([1.0, None]), "y": pa.array([1.0, 2.0])}, "message: x has null.*fill it"),
+    ("tensor_named", {"text": ["a", None]}, "text has null.*fill it"),
+    (
+        "structures",
+        {"numbers": [[1.0]], "person": TWICE, "counts": [{"a": 1}]},
+        "person has a struct with two fields age",
+    ),
     ("structures", {"numbers": [["x"]], "person": [{"name": "x"}], "counts": [{"a": 1}]}, "numbers has the Arrow type"),
     ("structures", {"numbers": [[1.0]], "person": [{"name": 5}], "counts": [{"a": 1}]}, "person its field name has"),
 ]
@@ -280,6 +341,13 @@ def test_refusals(served, name, columns, text):
     client, model, _ = served(name)
     with pytest.raises(pa.ArrowInvalid, match=text):
         exchange(client, model, pa.table(columns))
+
+
+def test_columns_of_one_name(served):
+    """Two columns of one name are refused with the name."""
+    client, model, _ = served("numbers")
+    with pytest.raises(pa.ArrowInvalid, match="a is the name of two columns"):
+        exchange(client, model, pa.table([[1], [2], [1.5]], names=["a", "a", "b"]))
 
 
 def test_unknown_columns(served):

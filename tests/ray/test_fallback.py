@@ -3,6 +3,7 @@
 import pytest
 from mlflow_grpc_client import Client, ResourceExhausted
 
+from mlflow_grpc import protos
 from tests.ray.calls import ROWS, full, outcome, text
 from tests.ray.conftest import cluster_in
 from tests.ray.test_answers import CASES
@@ -13,6 +14,25 @@ from tests.ray.test_metrics import REQUESTS
 def cluster(models):
     """A cluster whose Python proxy hands calls to the replicas; the application of `address` runs in it."""
     yield from cluster_in(models.folder, through_haproxy=False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of Ray, as it is imported.
+@pytest.mark.parametrize(
+    "service", ["MLflow", "MLflowStream", "arrow.flight.protocol.FlightService", "mlflow_grpc.v1.Models"]
+)
+def test_forms_are_those_of_the_protos(service):
+    """The wrapper gets every RPC of a service, with the form that its .proto file declares."""
+    from mlflow_grpc.ray.fallback import METHODS
+
+    declared = {
+        method.name: f"{_arity(method.client_streaming)}_{_arity(method.server_streaming)}"
+        for method in protos.service(service).methods
+    }
+    assert METHODS[service] == declared
+
+
+def _arity(streams: bool) -> str:
+    return "stream" if streams else "unary"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,5 +1,6 @@
 """Arrow Flight, called by Arrow's own client, and by hand where that client makes no such message."""
 
+import contextlib
 import gc
 import json
 import resource
@@ -257,6 +258,40 @@ def test_a_cancelled_exchange_frees_its_place(server, client):
     assert exchange(client, "double", xs(1.0))[0].to_pydict() == {"doubled": [2.0]}
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+@pytest.mark.parametrize("is_half_closed", [False, True])
+def test_exchanges_may_be_cancelled_at_any_point(server, is_busy, is_half_closed):
+    """The server keeps nothing of an exchange that is cancelled after any number of messages."""
+    schema, batch = _messages(xs(777.0, 1.0))[:2]
+    entry = server.server.catalog.resolve("double")
+    with grpc.insecure_channel(server.address) as channel:
+        for count in range(12):
+            (GATE.clear if is_busy else GATE.set)()
+            end, sent = threading.Event(), threading.Event()
+            call = _stub(channel)(_messages_until(end, sent, schema, [batch] * count, is_open=not is_half_closed))
+            assert sent.wait(30)
+            if count and not is_busy:
+                assert next(call)
+            call.cancel()
+            with contextlib.suppress(grpc.RpcError):  # Without one, the exchange ended before it was cancelled.
+                list(call)
+            end.set()
+            GATE.set()
+    admission = entry.engine.admission
+    server.wait_until(lambda: admission.open_streams == admission.open_calls == admission.admitted_requests == 0)
+
+
+def _messages_until(
+    end: threading.Event, sent: threading.Event, schema: Any, batches: list[Any], *, is_open: bool
+) -> Any:
+    """Yields the messages of an exchange, and ends at once or with an event."""
+    yield _first("double", schema)
+    yield from map(_data, batches)
+    sent.set()
+    if is_open:
+        assert end.wait(30)
+
+
 def _messages(table: pa.Table, **options: Any) -> list[tuple[bytes, bytes]]:
     """Returns header and body of the messages of a table: schema, dictionaries, batches."""
     sink = pa.BufferOutputStream()
@@ -320,6 +355,7 @@ FAULTS: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
     "an empty flatbuffer": ([(b"\0" * 8, b"")], "the header of a message is not valid"),
     "a cut header": ([SCHEMA, (BATCH[0][:40], BATCH[1])], "the header of a message is not valid"),
     "a cut body": ([SCHEMA, (BATCH[0], BATCH[1][:-8])], "a buffer is not within the body"),
+    "a batch of another schema": ([SCHEMA, _messages(pa.table({"x": ["a"], "y": [1]}))[1]], "other columns than its"),
     "another schema": ([SCHEMA, BATCH, SCHEMA], "there is a second schema"),
     "a decompressed size of 4 TiB": ([SCHEMA, _long(0, 2**42)], "takes more than 524288 bytes"),
     "a wrong decompressed size": ([SCHEMA, _long(0, 8_008)], "Arrow says that it is broken"),

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from _mlflow_grpc_protocol.shapes import FieldShape, ScalarShape
 from google.protobuf.descriptor import FieldDescriptor
 
+from mlflow_grpc_client._dictionaries import decoded
 from mlflow_grpc_client._typed import varints
 from mlflow_grpc_client._typed.batch_request import BatchRequest, tag
 
@@ -24,7 +25,7 @@ def array_of(column: Any) -> Any:
         column = (
             column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
         )
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return decoded(column)
 
 
 def values_of(array: Any, *, may_be_null: bool) -> tuple[Any, Any]:

@@ -54,6 +54,7 @@ class BaseTypedModel(Generic[AnswersT]):
         default_timeout_s: float,
         request_id: str | None,
         metadata: _options.MoreMetadata | None,
+        max_message_bytes: int,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {type_label(name)}")
@@ -65,6 +66,7 @@ class BaseTypedModel(Generic[AnswersT]):
         self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
         self._request_id = request_id or ""
         self._metadata = _options.call_metadata(None, request_id, None, metadata)
+        self._max_bytes = max_message_bytes
         self._last_contract: Contract | None = None
         """The contract of the last call, for notebooks."""
 
@@ -130,7 +132,9 @@ class BaseTypedModel(Generic[AnswersT]):
 
     def _predict(self, rows: Any, params: Params, fields: dict[str, Any]) -> Steps:
         if _tables.is_table(rows) and not fields:
-            return (yield from _tables.predict(rows, self.name, params, self._timeout_s, self._metadata))
+            return (
+                yield from _tables.predict(rows, self.name, params, self._timeout_s, self._metadata, self._max_bytes)
+            )
         return (yield from self._predict_data(_record_or_rows(rows, fields), params, columns.rows_of))
 
     def _predict_columns(self, rows: Any, params: Params) -> Steps:

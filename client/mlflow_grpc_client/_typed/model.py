@@ -30,7 +30,8 @@ class TypedModel(BaseTypedModel[Answers]):
         Args:
             rows: A dict is a record. Rows are a list of dicts, a pandas DataFrame, or an array or a list of lists if
                 the model takes a tensor or unnamed columns. If the sole input is unnamed and accepts dicts, a dict is
-                its value. A table or record batch of pyarrow is sent as it is, in batches of about 4 MB.
+                its value. A table or record batch of pyarrow is sent as it is. One that exceeds
+                `max_message_bytes` is predicted in several batches.
             params: Params of the model. A column named `params` is given in a dict.
             fields: The fields of a record, instead of `rows`.
 

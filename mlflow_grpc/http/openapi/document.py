@@ -15,6 +15,7 @@ from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.http import rest_model_service
 from mlflow_grpc.http.http_call import TIMEOUT_HEADER
+from mlflow_grpc.http.invocations import ARROW, PARAMS_KEY
 from mlflow_grpc.http.openapi import shared
 from mlflow_grpc.http.openapi.components import Components, component_name, reference
 from mlflow_grpc.http.openapi.payload_examples import Example, examples_of
@@ -84,6 +85,10 @@ class _DocumentBuilder:
         self._bodies[name] = {"required": True, "content": _content(schemas.payloads(), examples)}
         media_type, schema = schemas.answers()
         content: Json = {media_type_of(media_type): {"schema": schema}}
+        if ARROW in self._bodies[name]["content"]:
+            content[ARROW] = {
+                "schema": {"description": "A stream of Arrow record batches, for callers that accept it."}
+            }
         if model.model.streams:
             content[EVENT_STREAM] = {"schema": {"type": "string", "description": "One line `data: ` per chunk."}}
         self._answers[name] = {"description": "The predictions.", "content": content}
@@ -98,6 +103,7 @@ class _DocumentBuilder:
 
     def _operation(self, name: str, operation_id: str, entry: Entry, model: ServableModel) -> Json:
         info = model.model.info
+        params = [PARAMS_KEY] if info.contract.params and ARROW in self._bodies[name]["content"] else []
         summary = f"Predict with {info.display_name or entry.label}"
         flavors = f"Flavors: {', '.join(info.flavors)}." if info.flavors else ""
         description = "\n\n".join(filter(None, [info.description, flavors]))
@@ -106,7 +112,7 @@ class _DocumentBuilder:
             "summary": summary,
             **({"description": description} if description else {}),
             "tags": [entry.name],
-            "parameters": [reference("parameters", header) for header in (TIMEOUT_HEADER, REQUEST_ID_KEY)],
+            "parameters": [reference("parameters", header) for header in (TIMEOUT_HEADER, REQUEST_ID_KEY, *params)],
             "requestBody": reference("requestBodies", name),
             "responses": {"200": reference("responses", name), **shared.FAILURES},
         }

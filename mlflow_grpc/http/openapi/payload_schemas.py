@@ -9,6 +9,7 @@ from mlflow_grpc.contract import json_schema
 from mlflow_grpc.contract.types import Field, JsonSchema, Record, Scalar, Tensor, has_tensors, row_of
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.hosting.model import SchemaTexts
+from mlflow_grpc.http.invocations import ARROW
 from mlflow_grpc.http.openapi.components import Components, without_required
 from mlflow_grpc.http.openapi.payload_examples import CSV, KEYS, PLAIN_TEXT, RECORD, UNIFIED, Example
 from mlflow_grpc.http.response import JSON
@@ -68,6 +69,7 @@ class PayloadSchemas:
         payloads = {JSON: self._components.add(name, {"anyOf": schemas} if len(schemas) > 1 else schemas[0])}
         if "csv" in self._formats:
             payloads[CSV] = {"type": "string", "description": "A header with the column names, and the rows."}
+        payloads[ARROW] = {"description": "A stream of Arrow record batches with the columns of the model."}
         return payloads
 
     def answers(self) -> tuple[str, JsonSchema]:

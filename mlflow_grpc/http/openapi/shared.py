@@ -7,6 +7,7 @@ from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
 from mlflow_grpc.calls.call import MAX_REQUEST_ID_CHARACTERS
 from mlflow_grpc.http.errors import RETRY_KEY
 from mlflow_grpc.http.http_call import TIMEOUT_HEADER
+from mlflow_grpc.http.invocations import ARROW, PARAMS_KEY
 from mlflow_grpc.http.openapi.components import reference
 from mlflow_grpc.http.response import JSON, TEXT_UTF8, media_type_of
 from mlflow_grpc.http.rest_model_service import (
@@ -110,6 +111,12 @@ PARAMETERS: Json = {
         "in": "header",
         "description": "Time that the caller waits for the answer, in seconds.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    PARAMS_KEY: {
+        "name": PARAMS_KEY,
+        "in": "header",
+        "description": f"Params of the model as a JSON object, for a body of the type {ARROW}.",
+        "schema": {"type": "string"},
     },
     REQUEST_ID_KEY: {
         "name": REQUEST_ID_KEY,

@@ -13,7 +13,7 @@ from _mlflow_grpc_protocol.json_values import MAX_EXACT_INTEGER
 from numpy.lib.stride_tricks import as_strided
 
 from mlflow_grpc.contract.types import DataType
-from mlflow_grpc.payload.arrow import types
+from mlflow_grpc.payload.arrow import predicates
 from mlflow_grpc.payload.arrow.values import in_nanoseconds, moments
 
 _DTYPES = {
@@ -41,7 +41,7 @@ def column(array: pa.Array, data_type: DataType) -> Any:
     if data_type is DataType.STRING:
         return _texts(array)
     if data_type is DataType.DATETIME:
-        return in_nanoseconds(moments(array)) if types.is_moment(array.type) and len(array) else None
+        return in_nanoseconds(moments(array)) if predicates.is_moment(array.type) and len(array) else None
     if data_type is DataType.BOOLEAN and not pa.types.is_boolean(array.type):
         return None
     dtype = _DTYPES.get(data_type)
@@ -54,7 +54,7 @@ def numbers(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
     A column of doubles without nulls is not copied.
     """
     arrow = array.type
-    if not (types.is_numeric(arrow) or pa.types.is_boolean(arrow)):
+    if not (predicates.is_numeric(arrow) or pa.types.is_boolean(arrow)):
         return None
     if pa.types.is_boolean(arrow) != (dtype.kind == "b") or (array.null_count and not pa.types.is_floating(arrow)):
         return None
@@ -107,11 +107,11 @@ def stacked(columns: list[Any]) -> Any:
 def _texts(array: pa.Array) -> list[str | None] | None:
     if pa.types.is_dictionary(array.type):
         texts = array.dictionary
-        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        if not predicates.is_text(texts.type):
             return None
         values = texts.to_pylist()
         return [None if index is None else values[index] for index in array.indices.to_pylist()]
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    if not predicates.is_text(array.type):
         return None
     texts_of_rows: list[str | None] = array.to_pylist()
     return texts_of_rows
@@ -127,7 +127,7 @@ def tensor(array: pa.Array, row_shape: tuple[int, ...]) -> npt.NDArray[Any] | No
     """
     shape = [len(array)]
     for expected in row_shape:
-        if array.null_count or not types.is_list(array.type):
+        if array.null_count or not predicates.is_list(array.type):
             return None
         items = array.flatten()
         size, remainder = divmod(len(items), max(len(array), 1))
@@ -135,7 +135,7 @@ def tensor(array: pa.Array, row_shape: tuple[int, ...]) -> npt.NDArray[Any] | No
             return None
         shape.append(size)
         array = items
-    if array.null_count or types.is_list(array.type):
+    if array.null_count or predicates.is_list(array.type):
         return None
     values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values.reshape(shape)

@@ -38,6 +38,8 @@ class Header:
     """Number of rows, or of values in a dictionary."""
     read_bytes: int = 0
     """Size of all buffers once they are decompressed, in bytes."""
+    arrays: int = 0
+    """Number of arrays, with those within others."""
     dictionary_id: int = 0
     is_delta: bool = False
     """True if the values are added to those of an earlier dictionary."""
@@ -77,8 +79,8 @@ def _header(flatbuffer: bytes, body: bytes | memoryview) -> Header:
     return Header(message_type, body_bytes, *_sizes(data, body), header.scalar("<q", 0), is_delta)
 
 
-def _sizes(batch: "_Table", body: bytes | memoryview) -> tuple[int, int]:
-    """Returns the number of rows of a record batch, and the size of its buffers once they are decompressed."""
+def _sizes(batch: "_Table", body: bytes | memoryview) -> tuple[int, int, int]:
+    """Returns the rows of a record batch, the size of its buffers once they are decompressed, and its arrays."""
     rows = batch.scalar("<q", 0)
     is_compressed = batch.table(3) is not None
     total = 0
@@ -88,7 +90,7 @@ def _sizes(batch: "_Table", body: bytes | memoryview) -> tuple[int, int]:
         total += _decompressed(body, offset, length) if is_compressed and length else length
     if rows < 0:
         refuse("the number of rows is negative")
-    return rows, total
+    return rows, total, batch.length(1)
 
 
 def _decompressed(body: bytes | memoryview, offset: int, length: int) -> int:
@@ -136,6 +138,11 @@ class _Table:
         """Returns a table within this one; None if there is none."""
         position = self._field(index)
         return _Table(self._data, self.position(self._data, position)) if position else None
+
+    def length(self, index: int) -> int:
+        """Returns the length of a vector."""
+        position = self._field(index)
+        return self._unpack("<I", self.position(self._data, position)) if position else 0
 
     def pairs(self, index: int) -> Iterator[tuple[int, int]]:
         """Yields the pairs of 64-bit integers of a vector."""

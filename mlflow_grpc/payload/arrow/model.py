@@ -39,12 +39,15 @@ class TableModel:
             fields = types.fields_of(contract.inputs, INPUT_NAME)
             self.input_schema = types.schema_of(fields, with_zone=with_zone)
 
-    def read_stream(self, stream: bytes, max_message_bytes: int) -> tuple[TableReader, TableRows]:
+    def read_stream(
+        self, stream: bytes, max_message_bytes: int, params: dict[str, Any] | None = None
+    ) -> tuple[TableReader, TableRows]:
         """Returns the rows of a complete stream, and what reads them.
 
         Args:
             stream: Schema and record batches.
             max_message_bytes: Maximum size of a message, in bytes.
+            params: The params that the caller set; None if there are none.
 
         Raises:
             InvalidPayload: The stream is broken, or a column has a type that the model does not take.
@@ -52,7 +55,7 @@ class TableModel:
         """
         incoming = IncomingTable(max_message_bytes)
         rows = incoming.add_stream(stream)
-        return self.reader(incoming.schema, None), rows
+        return self.reader(incoming.schema, params), rows
 
     def reader(self, schema: pa.Schema, params: dict[str, Any] | None) -> TableReader:
         """Returns a reader for tables of a schema.

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from mlflow_grpc.contract.types import Contract, Field, Scalar, Tensor
-from mlflow_grpc.errors import FieldViolation, InvalidPayload
-from mlflow_grpc.payload.arrow import arrays, types, values
+from mlflow_grpc.errors import InvalidPayload
+from mlflow_grpc.payload.arrow import arrays, predicates, types, values
 from mlflow_grpc.payload.arrow.incoming import TableRows
+from mlflow_grpc.payload.arrow.refusals import check, columns_refused, listed, refused
 from mlflow_grpc.payload.codec import Codec, ModelInput, RecordCodec, Records
 from mlflow_grpc.payload.unknown_names import PARAMS
 
@@ -25,7 +26,6 @@ INPUT_NAME = "value"
 """Name of the only column of a model that does not name it."""
 
 _JSON = "application/json"
-_MAX_PROBLEMS = 8
 
 
 class TableReader:
@@ -61,14 +61,14 @@ class TableReader:
         self._indexes: dict[str, int] = {}
         self._is_spread = False
         """True if the columns are the elements of the rows of a tensor."""
-        if len(set(schema.names)) < len(schema.names):
-            raise _refused("Two columns have the same name. Give each column a name of its own.", {})
+        if (repeated := types.repeated(self._names)) is not None:
+            raise columns_refused([repeated], "is the name of two columns; give them different names")
         if as_records and contract.inputs is not None and isinstance(codec, RecordCodec):
             self._records = codec
             self._fields = types.fields_of(contract.inputs, INPUT_NAME)
             self._match(contract, schema)
         else:
-            _check({name: types.unreadable(schema.field(name).type) for name in schema.names})
+            check({column.name: types.unreadable(column.type) for column in schema})
         self._unknown = self._unknown_names(contract)
         self._is_scalar = bool(self._fields) and all(isinstance(column.type, Scalar) for column in self._fields)
 
@@ -77,28 +77,29 @@ class TableReader:
         root = contract.inputs
         is_named = not isinstance(root, Tensor) and root is not None and all(column.name for column in root.fields)
         if is_named:
-            self._indexes = {name: schema.get_field_index(name) for name in names if name in schema.names}
+            indexes = {name: index for index, name in enumerate(self._names)}
+            self._indexes = {name: indexes[name] for name in names if name in indexes}
             missing = [
                 column.name for column in self._fields if column.needs_value and column.name not in self._indexes
             ]
             if missing or (names and not self._indexes):
                 missing = missing or names
-                raise _refused(
-                    f"The table lacks columns of the model: {_listed(missing)}.", dict.fromkeys(missing, "missing")
+                raise refused(
+                    f"The table lacks columns of the model: {listed(missing)}.", dict.fromkeys(missing, "missing")
                 )
         elif self._is_row_of(schema):
             self._is_spread = True
             return
-        elif len(schema.names) != len(names):
-            raise _refused(
+        elif len(self._names) != len(names):
+            raise refused(
                 f"The model takes {len(names)} columns without names, in their order, and the table has "
-                f"{len(schema.names)}.",
+                f"{len(self._names)}.",
                 {},
             )
         else:
             self._indexes = {name: index for index, name in enumerate(names)}
         types_of = {column.name: column.type for column in self._fields}
-        _check({name: types.problem_of(types_of[name], schema.field(i).type) for name, i in self._indexes.items()})
+        check({name: types.problem_of(types_of[name], schema.field(i).type) for name, i in self._indexes.items()})
 
     def _is_row_of(self, schema: pa.Schema) -> bool:
         """Returns True if the model takes a matrix, and the table has a column of numbers for each of its columns."""
@@ -106,9 +107,9 @@ class TableReader:
         if others or not isinstance(column.type, Tensor):
             return False
         shape = types.row_shape(column.type)
-        if len(shape) != 1 or shape[0] not in (-1, len(schema.names)):
+        if len(shape) != 1 or shape[0] not in (-1, len(schema)):
             return False
-        return all(types.is_numeric(schema.field(name).type) for name in schema.names)
+        return len(schema) > 0 and all(predicates.is_numeric(source.type) for source in schema)
 
     def _unknown_names(self, contract: Contract) -> tuple[str, ...]:
         """Returns the columns and params that the model does not have; raises InvalidPayload if they are refused."""
@@ -196,9 +197,7 @@ class TableReader:
             if isinstance(column.type, Tensor) and (index is not None or self._is_spread):
                 array = self._tensor(batch, column)
                 if array is None:
-                    shape = list(types.row_shape(column.type))
-                    problem = f"has null, or lists whose lengths do not make up rows of the shape {shape}"
-                    raise _refused(f"{column.name} {problem}.", {column.name: problem})
+                    raise self._no_tensor(batch, column)
                 columns[column.name] = array
             elif index is not None:
                 columns[column.name] = values.column_values(batch.column(index), column, with_zone=with_zone)
@@ -212,37 +211,28 @@ class TableReader:
         sources = [source.to_numpy(zero_copy_only=False) for source in batch.columns if not source.null_count]
         return np.column_stack(sources) if len(sources) == batch.num_columns else None
 
+    def _no_tensor(self, batch: pa.RecordBatch, column: Field) -> InvalidPayload:
+        """Makes the error for columns that are not the rows of a tensor."""
+        if self._is_spread:
+            names = [name for name, source in zip(self._names, batch.columns, strict=True) if source.null_count]
+        else:
+            names = [column.name]
+        shape = list(types.row_shape(column.type)) if isinstance(column.type, Tensor) else []
+        problem = "has null, and tensors have none: fill it or leave out the row"
+        if shape and not self._is_spread:
+            problem = f"has null, or lists whose lengths do not make up rows of the shape {shape}"
+        return columns_refused(names, problem)
+
     def _json(self, batch: pa.RecordBatch) -> str:
         """Returns the JSON of a table that MLflow parses without the help of a signature."""
         columns = [values.plain_values(column) for column in batch.columns]
-        rows = list(zip(*columns, strict=True))
+        rows: list[Any] = list(zip(*columns, strict=True)) if columns else [[]] * batch.num_rows
         payload: dict[str, Any] = {"dataframe_split": {"columns": batch.schema.names, "data": rows}}
         if self._params is not None:
             payload["params"] = self._params
         try:
             return json.dumps(payload)
         except TypeError:
-            raise _refused(
-                "A column has bytes, which have no JSON form without a signature. Encode them as texts.", {}
-            ) from None
-
-
-def _check(problems: dict[str, str]) -> None:
-    problems = {name: problem for name, problem in problems.items() if problem}
-    if problems:
-        listed = "; ".join(f"{name[:64]} {problem}" for name, problem in list(problems.items())[:_MAX_PROBLEMS])
-        raise _refused(f"The columns do not fit the model: {listed}.", problems)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_PROBLEMS} more" if len(names) > _MAX_PROBLEMS else ""
-    return f"{', '.join(names[:_MAX_PROBLEMS])}{more}"
-
-
-def _refused(message: str, problems: dict[str, str]) -> InvalidPayload:
-    return InvalidPayload(
-        message,
-        reason="INVALID_PARAMETER_VALUE",
-        violations=tuple(FieldViolation(name, problem) for name, problem in problems.items()),
-        logged=message if not problems else "The columns of an Arrow table do not fit the model.",
-    )
+            names = [column.name for column in batch.schema if predicates.contains(column.type, predicates.is_bytes)]
+            problem = "has bytes, which have no JSON form without a signature; encode them as texts"
+            raise columns_refused(names, problem) from None

@@ -4,13 +4,17 @@ Rule of this module: it expands nothing. A dictionary with one long text, or a c
 and large in a table.
 """
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from mlflow_grpc.payload.arrow import predicates
 
 
 def expanded_bytes(batch: pa.RecordBatch) -> int:
     """Returns the size of all values of a valid batch, in bytes, at least one byte for each."""
-    return sum(map(_bytes_of, batch.columns))
+    return sum(map(_bytes_of, batch.columns)) if batch.num_columns else batch.num_rows
 
 
 def _bytes_of(array: pa.Array) -> int:
@@ -23,17 +27,31 @@ def _bytes_of(array: pa.Array) -> int:
         return len(array) + sum(_bytes_of(array.field(index)) for index in range(array_type.num_fields))
     if pa.types.is_map(array_type):
         return len(array) + _bytes_of(array.keys) + _bytes_of(array.items)
-    if pa.types.is_list(array_type) or pa.types.is_large_list(array_type) or pa.types.is_fixed_size_list(array_type):
+    if predicates.is_list(array_type):
         return len(array) + _bytes_of(array.flatten())
+    if predicates.is_view(array_type):  # Any number of views may be of the same bytes.
+        return len(array) + int(_lengths_of_views(array).sum())
     return len(array) + int(array.nbytes)
 
 
 def _dictionary_bytes(array: pa.DictionaryArray) -> int:
     values = array.dictionary
+    if predicates.is_view(values.type):
+        lengths = pc.take(pa.array(_lengths_of_views(values)), array.indices)
+        return pc.sum(lengths).as_py() or 0
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         return len(array) * _width(values.type)
     lengths = pc.take(pc.binary_length(values), array.indices)
     return pc.sum(lengths).as_py() or 0
+
+
+def _lengths_of_views(array: pa.Array) -> npt.NDArray[np.int64]:
+    """Returns the number of bytes of each value; 0 for null.
+
+    A view is a structure of 16 bytes, and its length is the first 32-bit integer of it.
+    """
+    views = np.frombuffer(array.buffers()[1] or b"", np.int32).reshape(-1, 4)[array.offset : array.offset + len(array)]
+    return np.where(array.is_valid().to_numpy(zero_copy_only=False), views[:, 0], 0).astype(np.int64)
 
 
 def _width(array_type: pa.DataType) -> int:

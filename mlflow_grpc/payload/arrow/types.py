@@ -4,8 +4,8 @@
 |---|---|---|
 | boolean | bool | |
 | integer, long, float, double | int32, int64, float32, float64 | all integers and floats |
-| string, an enumeration | string | large_string |
-| binary | binary | large_binary, fixed_size_binary |
+| string, an enumeration | string | large_string, string_view |
+| binary | binary | large_binary, binary_view, fixed_size_binary |
 | datetime | timestamp in ns, in us and UTC for an MLModel package | timestamps in any unit and zone, dates |
 | array | list | large_list, fixed_size_list |
 | object | struct | |
@@ -17,6 +17,8 @@ Dictionaries of numbers or texts are taken wherever their values are, and a colu
 
 Rule of this module: it decides by types only. MLflow decides about the values.
 """
+
+from collections import Counter
 
 import pyarrow as pa
 
@@ -33,6 +35,7 @@ from mlflow_grpc.contract.types import (
     Type,
     Union,
 )
+from mlflow_grpc.payload.arrow import predicates
 
 TYPE_KEY = b"mlflow.type"
 """Key in the metadata of a field whose texts are JSON."""
@@ -53,7 +56,9 @@ _ADVICE = {
     "decimal": "cast it to float64, or to string if the model takes texts: the model's types have no decimals",
     "time": "cast it to string",
     "duration": "cast it to int64",
-    "view": "cast it to string, binary or list",
+    "list_view": "cast it to list",
+    "run_end_encoded": "decode it, with `run_end_decode` in pyarrow",
+    "extension": "send the values that it stores, which are `column.storage` of an array in pyarrow",
 }
 """What to do about a type that the server does not take, by a word in the type's name."""
 
@@ -170,7 +175,11 @@ def problem_of(type_: Type, arrow: pa.DataType, outer: tuple[Record, ...] = ()) 
         return ""
     match type_:
         case ListOf():
-            return problem_of(type_.items, arrow.value_type, outer) if is_list(arrow) else _mismatch("a list", arrow)
+            return (
+                problem_of(type_.items, arrow.value_type, outer)
+                if predicates.is_list(arrow)
+                else _mismatch("a list", arrow)
+            )
         case Tensor():
             return _tensor_problem(type_, arrow)
         case MapOf() if pa.types.is_map(arrow):
@@ -196,10 +205,10 @@ def _record_problem(record: Record, arrow: pa.DataType, outer: tuple[Record, ...
 def _tensor_problem(tensor: Tensor, arrow: pa.DataType) -> str:
     expected = arrow_type(row_type(tensor), with_zone=False)
     element, depth = arrow, 0
-    while is_list(element):
+    while predicates.is_list(element):
         element, depth = element.value_type, depth + 1
     declared = element_type(tensor.dtype)
-    fits = is_numeric(element) if is_numeric(declared) else _family(declared) == _family(element)
+    fits = predicates.is_numeric(element) if predicates.is_numeric(declared) else _family(declared) == _family(element)
     return "" if fits and depth == len(row_shape(tensor)) else _mismatch(str(expected), arrow)
 
 
@@ -209,58 +218,47 @@ def _fits(type_: Type, arrow: pa.DataType) -> bool:
     if not isinstance(type_, Scalar):
         return True
     if type_.data_type in _NUMBERS:
-        return is_numeric(arrow)
+        return predicates.is_numeric(arrow)
     if type_.data_type is DataType.DATETIME:
-        return is_moment(arrow)
+        return predicates.is_moment(arrow)
     return _family(arrow) == _family(_SCALARS[type_.data_type])
 
 
 def _family(arrow: pa.DataType) -> str:
-    if pa.types.is_string(arrow) or pa.types.is_large_string(arrow):
+    if predicates.is_text(arrow):
         return "string"
-    if is_bytes(arrow):
+    if predicates.is_bytes(arrow):
         return "binary"
-    return "timestamp" if is_moment(arrow) else str(arrow)
-
-
-def is_bytes(arrow: pa.DataType) -> bool:
-    """Returns True for types of bytes."""
-    return bool(pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow) or pa.types.is_fixed_size_binary(arrow))
-
-
-def is_numeric(arrow: pa.DataType) -> bool:
-    """Returns True for integers and floats."""
-    return bool(pa.types.is_integer(arrow) or pa.types.is_floating(arrow))
-
-
-def is_moment(arrow: pa.DataType) -> bool:
-    """Returns True for timestamps and dates."""
-    return bool(pa.types.is_timestamp(arrow) or pa.types.is_date(arrow))
-
-
-def is_list(arrow: pa.DataType) -> bool:
-    """Returns True for lists of any size."""
-    return bool(pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow))
+    return "timestamp" if predicates.is_moment(arrow) else str(arrow)
 
 
 def unreadable(arrow: pa.DataType) -> str:
     """Describes why the server reads no values of an Arrow type; empty if it does."""
     if pa.types.is_dictionary(arrow):
         value_type = arrow.value_type
-        is_plain = pa.types.is_string(value_type) or pa.types.is_large_string(value_type) or is_numeric(value_type)
+        is_plain = predicates.is_text(value_type) or predicates.is_numeric(value_type)
         return "" if is_plain else "has a dictionary of values that are neither texts nor numbers; decode it"
-    if is_list(arrow):
+    if predicates.is_list(arrow):
         return unreadable(arrow.value_type)
     if pa.types.is_map(arrow):
-        if not (pa.types.is_string(arrow.key_type) or pa.types.is_large_string(arrow.key_type)):
+        if not predicates.is_text(arrow.key_type):
             return "has a map whose keys are not strings; cast them to string"
         return unreadable(arrow.item_type)
     if pa.types.is_struct(arrow):
-        return next(filter(None, (unreadable(arrow.field(index).type) for index in range(arrow.num_fields))), "")
-    if _family(arrow) in ("string", "binary", "timestamp", "bool", "null") or is_numeric(arrow):
+        fields = [arrow.field(index) for index in range(arrow.num_fields)]
+        if (name := repeated([column.name for column in fields])) is not None:
+            return f"has a struct with two fields {name[:64]}; give them different names"
+        return next(filter(None, (unreadable(column.type) for column in fields)), "")
+    if _family(arrow) in ("string", "binary", "timestamp", "bool", "null") or predicates.is_numeric(arrow):
         return ""
     advice = next((text for word, text in _ADVICE.items() if word in str(arrow)), "cast it to a plain type")
     return f"has the Arrow type {_shortened(arrow)}, which the server does not take; {advice}"
+
+
+def repeated(names: list[str]) -> str | None:
+    """Returns the first name that occurs twice; None if all differ."""
+    counts = Counter(names)
+    return next((name for name in names if counts[name] > 1), None) if len(counts) < len(names) else None
 
 
 def _mismatch(expected: str, arrow: pa.DataType) -> str:

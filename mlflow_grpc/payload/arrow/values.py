@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlflow_grpc.contract.types import Field, ListOf, MapOf, Record, Type
-from mlflow_grpc.payload.arrow import types
+from mlflow_grpc.payload.arrow import predicates
 from mlflow_grpc.payload.codec import ABSENT
 
 _NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "D": 86_400 * 10**9}
@@ -45,9 +45,9 @@ def _values(array: pa.Array, with_zone: bool, type_: Type | None) -> list[Any]:
     if pa.types.is_dictionary(arrow):
         texts = array.dictionary.to_pylist()
         return [None if index is None else texts[index] for index in array.indices.to_pylist()]
-    if types.is_moment(arrow):
+    if predicates.is_moment(arrow):
         return _texts_of_moments(array, with_zone)
-    if types.is_list(arrow):
+    if predicates.is_list(arrow):
         items = _values(array.flatten(), with_zone, type_.items if isinstance(type_, ListOf) else None)
         return _slices(array, items)
     if pa.types.is_map(arrow):
@@ -136,7 +136,8 @@ def _texts_of_moments(array: pa.Array, with_zone: bool) -> list[Any]:
         times = times.astype("datetime64[s]")
     suffix = "Z" if with_zone else ""
     texts = np.datetime_as_string(times).tolist()
+    # The smallest number is no point in time in numpy, even where Arrow says that there is a value.
     return [
-        f"{text}{suffix}" if is_valid else None
-        for text, is_valid in zip(texts, array.is_valid().to_pylist(), strict=True)
+        None if is_missing else f"{text}{suffix}"
+        for text, is_missing in zip(texts, np.isnat(times).tolist(), strict=True)
     ]

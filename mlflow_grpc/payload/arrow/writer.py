@@ -5,7 +5,6 @@ read as rows, and a value that its Arrow type does not hold exactly is an error.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of
+from _mlflow_grpc_protocol.arrow_ipc import END_OF_STREAM, encapsulated, pieces_of, within
+from _mlflow_grpc_protocol.flight_data import ENVELOPE_BYTES
 
 from mlflow_grpc.contract.types import AnyValue, Contract, Field, MapOf, Record, Scalar, Tensor, Union
 from mlflow_grpc.errors import UnserializableOutput
-from mlflow_grpc.payload.arrow import cells, types
+from mlflow_grpc.payload.arrow import cells, predicates, types
 from mlflow_grpc.payload.codec import PLAIN_INPUT, Codec, RecordCodec
 from mlflow_grpc.payload.protobuf.values import as_unwritable, is_list, unwritable
 
@@ -80,15 +80,8 @@ class TableWriter:
 
     def messages(self, batch: pa.RecordBatch) -> Iterator[tuple[bytes, memoryview]]:
         """Yields the messages of a batch; rows that exceed the limit of a message are split."""
-        parts = min(math.ceil(batch.nbytes / self._max_bytes), batch.num_rows)
-        if parts <= 1:
-            yield pieces_of(memoryview(batch.serialize()))
-            return
-        rows = math.ceil(batch.num_rows / parts)
-        for start in range(0, batch.num_rows, rows):
-            slice_ = batch.slice(start, rows)
-            is_smaller = slice_.num_rows < batch.num_rows
-            yield from self.messages(slice_) if is_smaller else [pieces_of(memoryview(slice_.serialize()))]
+        for rows in within(batch, self._max_bytes - ENVELOPE_BYTES, pa.ipc.get_record_batch_size):
+            yield pieces_of(memoryview(rows.serialize()))
 
     def _declared(self, predictions: Any, count: int) -> pa.RecordBatch:
         columns = self._native_columns(predictions)
@@ -214,7 +207,7 @@ def _native(source: Any, column: Field) -> pa.Array | None:
     if source.ndim == 2 and source.shape[1] == 1:  # noqa: PLR2004 - a matrix of one column
         source = source[:, 0]
     arrow = types.arrow_type(column.type, False)
-    if source.ndim != 1 or source.dtype.kind == "M" or (not types.is_numeric(arrow) and arrow != pa.bool_()):
+    if source.ndim != 1 or source.dtype.kind == "M" or (not predicates.is_numeric(arrow) and arrow != pa.bool_()):
         return None
     dtype = np.dtype(arrow.to_pandas_dtype())
     is_exact = source.dtype == dtype or (
