@@ -70,6 +70,21 @@ def test_closed_routes(server, path):
     assert requests.get(server.url + path, headers=bearer(TOKENS["web"]), timeout=30).status_code == 200
 
 
+def test_the_routes_of_the_open_inference_protocol(server):
+    """Health is open, the rest needs a token, and refusals have the protocol's form, which tritonclient reads."""
+    model = f"/v2/models/{server.server.catalog.entries[0].name}"
+    for path in ("/v2/health/live", "/v2/health/ready", f"{model}/ready"):
+        assert requests.get(server.url + path, timeout=30).status_code == 200
+    for path in ("/v2", model, f"{model}/config", f"{model}/stats"):
+        refused = requests.get(server.url + path, timeout=30)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, BARE)
+        assert list(refused.json()) == ["error"]
+        assert requests.get(server.url + path, headers=bearer(TOKENS["web"]), timeout=30).status_code == 200
+    for path in (f"{model}/infer", "/v2/repository/index"):
+        refused = requests.post(server.url + path, data="{}", timeout=30)
+        assert (refused.status_code, list(refused.json())) == (401, ["error"])
+
+
 def test_a_wrong_method_reveals_nothing(server):
     """GET on a route that calls a model needs a token too; an unknown path is 404 for everyone."""
     for path in ("/invocations", "/models/m/invocations", "/api/models/m/prediction"):

@@ -259,6 +259,23 @@ def ruled(tmp_path):
     running.stop()
 
 
+def test_rules_hold_for_the_open_inference_protocol_over_http(ruled):
+    """A caller sees and calls the models that a rule for it names; others are 403, and not listed."""
+    headers = bearer(TOKENS["web"])
+
+    def status(path: str) -> int:
+        return requests.get(f"{ruled.url}/v2/models/{path}", headers=headers, timeout=30).status_code
+
+    for path in ("", "/config", "/stats"):
+        assert [status(f"{name}{path}") for name in ("churn", "iris/versions/2", "iris/versions/1")] == [200, 200, 403]
+    index = requests.post(f"{ruled.url}/v2/repository/index", headers=headers, timeout=30).json()
+    assert [(model["name"], model["version"]) for model in index] == [("churn", "1"), ("iris", "2")]
+    statistics = requests.get(f"{ruled.url}/v2/models/stats", headers=headers, timeout=30).json()["model_stats"]
+    assert [(model["name"], model["version"]) for model in statistics] == [("churn", "1"), ("iris", "2")]
+    infer = f"{ruled.url}/v2/models/iris/versions/1/infer"
+    assert requests.post(infer, data="{}", headers=headers, timeout=30).status_code == 403
+
+
 def test_rules_decide_who_calls_which_model(ruled):
     """A caller calls the models that a rule for it names, all models without names, and none without a rule."""
 
