@@ -71,10 +71,7 @@ class ControlPlane:
         return f"127.0.0.1:{self._port}"
 
     def _resources(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        """Answers the first request for a type of resources, and sends endpoints again when they have changed.
-
-        Later requests for a type confirm what was sent, or refuse it.
-        """
+        """Answers each subscription to a type of resources, and sends endpoints again when they have changed."""
         types: queue.Queue[str | None] = queue.Queue()
         context.add_callback(lambda: types.put(None))
         threading.Thread(target=_read, args=(requests, types), daemon=True).start()
@@ -111,15 +108,19 @@ def bootstrap(folder: Path, plane: ControlPlane) -> Path:
 
 
 def _read(requests: Iterator[Any], types: "queue.Queue[str | None]") -> None:
-    """Passes on the types of resources that a client asks for, until the call ends."""
-    asked = set()
+    """Passes on the types of resources that a client subscribes to, again if it has left and returned, until the call ends.
+
+    Other requests confirm what was sent.
+    """
+    subscribed: dict[str, set[str]] = {}
     with contextlib.suppress(grpc.RpcError):
         for request in requests:
             if request.HasField("error_detail"):
                 raise ValueError(request.error_detail.message)
-            if request.type_url not in asked:
-                asked.add(request.type_url)
+            names = set(request.resource_names)
+            if names - subscribed.get(request.type_url, set()):
                 types.put(request.type_url)
+            subscribed[request.type_url] = names
 
 
 def _any(type_url: str, message: Any) -> Any:
