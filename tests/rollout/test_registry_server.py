@@ -15,7 +15,7 @@ import pytest
 from tests.rollout.conftest import Registry, Tracking
 from tests.support.servers import Process, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(300)]
 
 NONSENSE = (
     b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops",

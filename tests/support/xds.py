@@ -75,12 +75,14 @@ class ControlPlane:
         types: queue.Queue[str | None] = queue.Queue()
         context.add_callback(lambda: types.put(None))
         threading.Thread(target=_read, args=(requests, types), daemon=True).start()
-        with self._lock:
-            self._subscribers.append(types)
         while (type_url := types.get()) is not None:
+            with self._lock:  # A client that gets endpoints before it has asked for them reads no further.
+                if type_url == ENDPOINTS and types not in self._subscribers:
+                    self._subscribers.append(types)
             yield self._response(type_url)
         with self._lock:
-            self._subscribers.remove(types)
+            if types in self._subscribers:
+                self._subscribers.remove(types)
 
     def _response(self, type_url: str) -> Any:
         with self._lock:
