@@ -38,6 +38,10 @@ NOTICE_S = 2.0
 GOAWAY_LIMIT_S = 5.0
 """Maximum time that a busy connection is waited for until a GOAWAY can be sent, in seconds."""
 
+LEAVE_LIMIT_S = 2.0
+"""Maximum time for clients to read GOAWAY, in seconds. A client that has read it closes its connection after its last
+call. Once `grpc.Server.stop` has begun, gRPC neither answers nor refuses some of the calls that arrive."""
+
 
 class Server:
     """A server for the models of a configuration; used once, from start to stop."""
@@ -164,6 +168,7 @@ class Server:
         await asyncio.sleep(min(NOTICE_S, lame_duck_s))
         if self._settings.tls_cert is None:
             await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
+            await port.wait_until_left(limit_s=LEAVE_LIMIT_S)
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlflow_grpc import declarations, settings
-from mlflow_grpc.lifecycle import NOTICE_S
+from mlflow_grpc.lifecycle import LEAVE_LIMIT_S, NOTICE_S
 from mlflow_grpc.services import reflection
 from tests.support.manifests import COMPONENTS, KSERVE, KUBERNETES, RAY, document, documents, faults
 from tests.support.models import FunctionModel, PlainCodec
@@ -172,7 +172,7 @@ def test_kserve_never_chooses_the_runtime_by_itself():
 
 def test_the_grace_period_of_kserve_is_long_enough():
     """The grace period has room for the lame duck phase, the drain and the end of the process."""
-    needed = int(flags()["--lame-duck"]) + int(flags()["--drain-timeout"]) + NOTICE_S + TO_END_S
+    needed = int(flags()["--lame-duck"]) + int(flags()["--drain-timeout"]) + NOTICE_S + LEAVE_LIMIT_S + TO_END_S
     assert document(INFERENCE_SERVICE)["spec"]["predictor"]["terminationGracePeriodSeconds"] == needed
 
 
