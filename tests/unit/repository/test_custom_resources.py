@@ -160,14 +160,13 @@ def test_kserve_finds_one_grpc_port():
     assert flags().keys() <= known
 
 
-def test_kserve_never_chooses_the_runtime_by_itself():
-    """The runtime claims no protocol, because KServe would choose it for callers of the protocols over HTTP too."""
+def test_kserve_chooses_the_runtime_for_grpc_v2():
+    """KServe compares the format and the protocol, and only chooses among formats with `autoSelect`."""
     spec = document(RUNTIME)["spec"]
-    assert "protocolVersions" not in spec
-    assert not any(supported["autoSelect"] for supported in spec["supportedModelFormats"])
     model = document(INFERENCE_SERVICE)["spec"]["predictor"]["model"]
-    assert model["runtime"] == document(RUNTIME)["metadata"]["name"]
-    assert model["modelFormat"]["name"] in {supported["name"] for supported in spec["supportedModelFormats"]}
+    assert spec["protocolVersions"] == [model["protocolVersion"]] == ["grpc-v2"]
+    assert model["modelFormat"]["name"] in {entry["name"] for entry in spec["supportedModelFormats"]}
+    assert all(entry["autoSelect"] and entry["priority"] > 0 for entry in spec["supportedModelFormats"])
 
 
 def test_the_grace_period_of_kserve_is_long_enough():
