@@ -28,6 +28,7 @@ class Call(ABC):
         "ignored",
         "is_overdue",
         "is_read",
+        "is_shadowed",
         "method",
         "method_metrics",
         "model",
@@ -60,6 +61,8 @@ class Call(ABC):
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
+        self.is_shadowed = False
+        """True if a challenger runs behind the call."""
         self.method_metrics: GrpcMethod | None = None
         """Metrics that count the call; None if it is not a gRPC call or there are no metrics."""
         self.trace: CallTrace | None = None

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.engine import tables
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
@@ -68,6 +69,7 @@ class FlightServicer:
         except StopAsyncIteration:
             raise InvalidMessage("The exchange has no message. Begin it with a descriptor and a schema.") from None
         entry, params = self._target(first.flight_descriptor, call)
+        entry = answering(call, entry)
         with entry.engine.open_stream() as engine:
             model = await self._model(entry)
             from mlflow_grpc.services.flight_exchange import Exchange

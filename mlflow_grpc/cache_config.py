@@ -1,0 +1,17 @@
+"""The cache of a model's answers in a configuration file.
+
+Rule of this module: it declares limits. `mlflow_grpc.engine.answer_cache` keeps them.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CacheLimits(BaseModel):
+    """Limits of a cache. A model that has one is stated to be deterministic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int = Field(ge=1, le=100_000_000)
+    """Maximum number of predicted rows in the cache."""
+    bytes: int = Field(64 * 2**20, ge=2**16)
+    """Maximum size of payloads and answers in the cache, in bytes."""
