@@ -31,7 +31,7 @@ class _Cached(NamedTuple):
     rows: int
     size: int
     ignored: tuple[str, ...]
-    """Names that the model ignored, which a caller of the cached answer is told as well."""
+    """Names that the model ignored, which callers of the cached answer get as well."""
 
 
 class AnswerCache:
@@ -75,7 +75,7 @@ class AnswerCache:
                 answered = await answer(request, size, limit)
             finally:
                 request.observer = observer.observer
-            self._add(key, answered, size, request.progress.rows, tuple(observer.ignored))
+            self._add(key, answered, request.progress.rows, tuple(observer.ignored))
             return answered
 
         return answer_from_cache
@@ -83,17 +83,18 @@ class AnswerCache:
     def _hit(self, request: Request[Any], cached: _Cached) -> Any:
         if self._metrics is not None:
             self._metrics.hits.add()
+            self._metrics.rows.set(self._rows)  # After the way back to this version, it is that of another one.
         request.progress.start()
         request.progress.rows = cached.rows
         if cached.ignored:
             request.observer.columns_ignored(cached.ignored)
         return cached.answer
 
-    def _add(self, key: Hashable, answered: Any, size: int, rows: int | None, ignored: tuple[str, ...]) -> None:
+    def _add(self, key: Hashable, answered: Any, rows: int | None, ignored: tuple[str, ...]) -> None:
         answer_size = _size_of(answered)
         if answer_size is None:
             return
-        added = _Cached(answered, max(rows or 1, 1), OVERHEAD + size + answer_size, ignored)
+        added = _Cached(answered, max(rows or 1, 1), OVERHEAD + _size_of_key(key) + answer_size, ignored)
         if added.rows > self._limits.rows or added.size > self._limits.bytes:
             return
         if (previous := self._answers.pop(key, None)) is not None:  # Two equal requests at a time.
@@ -126,6 +127,10 @@ class _Observer:
     def request_ended(self, progress: RequestProgress) -> None:
         """Reports the times to the call."""
         self.observer.request_ended(progress)
+
+
+def _size_of_key(key: Hashable) -> int:
+    return sum(map(sys.getsizeof, key)) if isinstance(key, tuple) else sys.getsizeof(key)
 
 
 def _size_of(answer: Any) -> int | None:

@@ -35,6 +35,9 @@ MAX_WAITING, MAX_WAITING_BYTES = 64, 16 * 2**20
 RETRY_S = 0.005
 """Time after which the challenger tries again if a request waits for the champion, in seconds."""
 
+LOG_INTERVAL_S = 60.0
+"""Shortest time between two log lines about errors of a challenger, in seconds; a metric counts all of them."""
+
 
 @dataclass(frozen=True)
 class _Answered:
@@ -74,6 +77,7 @@ class ShadowCalls:
         self._waiting: deque[_Answered] = deque()
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._logs_from = 0.0
         self._metrics: ShadowMetrics | None = None  # All versions of the challenger have the same.
 
     def around(self, answer_call: AnswerRequest) -> AnswerRequest:
@@ -137,15 +141,14 @@ class ShadowCalls:
                 partial(_run, answered, challenger.loaded), deadline=time.monotonic() + self._timeout_s
             )
         except TimeoutError:
-            compared = _Compared(Outcome.FAILED, error=TimeLimitExceeded("The challenger did not answer in time."))
-            logger.warning(
-                "%s did not answer within %g s: it gets no more calls until that run has ended",
-                challenger.label,
-                self._timeout_s,
-            )
+            message = f"It took longer than {self._timeout_s:g} s. Until that run ends, all calls are dropped."
+            compared = _Compared(Outcome.FAILED, error=TimeLimitExceeded(message))
         except ServingError:  # It is being replaced.
             return _Compared(Outcome.DROPPED)
         report(answered.request, compared.error, challenger.engine.metrics)
+        if (error := compared.error) is not None and time.monotonic() >= self._logs_from:
+            self._logs_from = time.monotonic() + LOG_INTERVAL_S
+            logger.warning("%s failed behind a call: %s", challenger.label, error.logged, exc_info=error.__cause__)
         return compared
 
     def _count(self, compared: _Compared) -> None:
