@@ -3,6 +3,8 @@
 Rule of this module: it declares limits. `mlflow_grpc.engine.answer_cache` keeps them.
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -11,7 +13,7 @@ class CacheLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int = Field(ge=1, le=100_000_000)
+    rows: Annotated[int, Field(ge=1, le=100_000_000)]
     """Maximum number of predicted rows in the cache."""
-    bytes: int = Field(64 * 2**20, ge=2**16)
+    bytes: Annotated[int, Field(ge=2**16)] = 64 * 2**20
     """Maximum size of payloads and answers in the cache, in bytes."""

@@ -1,8 +1,10 @@
 """Which of two models answers a call: the one that it names, or its challenger.
 
 Rule of this module: it decides by the call's metadata, so that a caller stays with the same model. Calls of a model
-without a challenger cost one look at an attribute.
+without a challenger cost one look at an attribute. A call that names a version is answered by that version.
 """
+
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
 
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.engine.catalog import Entry
@@ -22,6 +24,7 @@ def answering(call: Call, entry: Entry) -> Entry:
     key = call.metadata(rule.sticky_by) if rule.sticky_by is not None else None
     is_selected = challenger.takes_calls and rule.selects(f"{entry.name}/{key or call.request_id}")
     call.is_shadowed = is_selected and rule.shadow
-    answers = challenger if is_selected and not rule.shadow else entry
+    names_version = call.names_version or "/" in (call.metadata(MODEL_KEY) or "")
+    answers = challenger if is_selected and not rule.shadow and not names_version else entry
     call.version_trailers = answers.version_trailers
     return answers

@@ -145,6 +145,7 @@ class ModelEndpoint:
         call.model = entry.name
         if call.permit is not None:
             call.permit.check_model(Service.PREDICT, entry.name, entry.version)
+        call.names_version = "version" in call.scope.get("path_params", ())
         answering(call, entry).engine.check()
         with self._dispatcher.arriving.reading() as room:
             # The body is read before the call is opened, so that half a request takes no room from other calls.

@@ -145,6 +145,7 @@ class FlightServicer:
 
         """
         if descriptor.type != _Descriptor.CMD:
+            call.names_version = len(descriptor.path) > 1
             entry = self._catalog.resolve("/".join(descriptor.path))
             call_model(call, entry)
             return entry, None
@@ -159,6 +160,7 @@ class FlightServicer:
             raise InvalidPayload(
                 'The command of a descriptor must be a JSON object like {"model": "name", "params": {"top_k": 3}}.'
             )
+        call.names_version = "/" in model
         entry = self._catalog.resolve(model)
         call_model(call, entry)
         return entry, params

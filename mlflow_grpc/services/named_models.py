@@ -52,6 +52,7 @@ class NamedModels:
 
         """
         label = f"{name}/{version}" if name and version else name
+        call.names_version = "/" in label
         entry = self._catalog.resolve(label or call.metadata(MODEL_KEY))
         call_model(call, entry)
         return entry

@@ -143,7 +143,7 @@ class Ways:
 
 
 def version_of(call: Any) -> str:
-    return dict(call.trailing_metadata())[VERSION_KEY]
+    return str(dict(call.trailing_metadata())[VERSION_KEY])
 
 
 def test_a_share_of_callers_gets_the_challenger_in_all_ways(challenged, models):
@@ -175,6 +175,23 @@ def test_calls_without_the_key_stay_with_their_request_id(challenged):
     versions = [{server.answer(x_request_id=f"id-{number}")[1] for _ in range(3)} for number in range(40)]
     assert {len(of_id) for of_id in versions} == {1}
     assert set.union(*versions) == {"1", "2"}
+
+
+def test_a_call_that_names_a_version_gets_it(challenged):
+    """The challenger answers calls of the model, not of one of its versions, whatever way they come."""
+    server = challenged(share=1.0)
+    ways = Ways(server)
+    assert ways.text()[1] == "2"
+    assert server.answer(mlflow_model="churn/1")[1] == "1"
+    url, headers = f"{server.http_url}/models/churn/versions/1/invocations", {"content-type": "application/json"}
+    assert requests.post(url, ROW, headers=headers, timeout=30).headers[VERSION_KEY] == "1"
+    body = {"inputs": [{"name": "a", "datatype": "FP64", "shape": [1, 1], "data": [1.0]}]}
+    url = f"{server.http_url}/v2/models/churn/versions/1/infer"
+    assert requests.post(url, json=body, timeout=30).json()["model_version"] == "1"
+    request = tensors.request("churn", ("a", "FP64", [1.0]))
+    request.model_version = "1"
+    assert tensors.TensorCaller(server.call.channel).infer(request).model_version == "1"
+    assert exchange(server, path=("churn", "1")) == (1, "1")
 
 
 def test_the_challenger_cannot_be_called_by_its_name(challenged):

@@ -90,14 +90,14 @@ def infer(server: Tracking, *metadata: tuple[str, str]) -> tuple[int, str, str]:
     return int(number), response.model_version, dict(call.trailing_metadata())[VERSION_KEY]
 
 
-def exchange(server: Tracking, *metadata: tuple[str, str]) -> tuple[int, str]:
+def exchange(server: Tracking, *metadata: tuple[str, str], path: tuple[str, ...] = ("churn",)) -> tuple[int, str]:
     """Returns the prediction of a DoExchange, and the version in the trailers."""
     data_class = protos.message_named("arrow.flight.protocol.FlightData")
     batch = pa.record_batch({"a": [1.0]})
     schema, rows = (pieces_of(memoryview(message.serialize())) for message in (batch.schema, batch))
     messages = [data_class(data_header=header, data_body=bytes(body)) for header, body in (schema, rows)]
     messages[0].flight_descriptor.MergeFrom(
-        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=["churn"])
+        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=path)
     )
     rpc: Any = server.call.channel.stream_stream("/arrow.flight.protocol.FlightService/DoExchange")
     call = rpc((message.SerializeToString() for message in messages), timeout=30, metadata=metadata)

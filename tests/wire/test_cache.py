@@ -74,7 +74,7 @@ def test_a_model_that_is_not_deterministic_has_no_cache():
     """A model that says so is refused, with the key to remove."""
     model = FunctionModel(judge)
     model.info = ModelInfo(deterministic=False)
-    config = ModelConfig(uri="m", cache=CacheLimits(rows=1))
+    config = ModelConfig(uri="m", endpoint=True, cache=CacheLimits(rows=1))
     message = "it says that it is not deterministic, so its answers cannot be cached"
     with pytest.raises(StartError, match=message), serving_models([(config, ServableModel(model, PlainCodec()))]):
         pass

@@ -34,7 +34,12 @@ class Cached:
 
     def __call__(self, text: str, content_type: str | None = None, observer: Any = None) -> str:
         request = TextRequest(text, content_type, observer or NoObserver())
-        answered: str = asyncio.run(self.answer(request, request.size, LIMIT))
+
+        async def call() -> str:
+            answered: str = await self.answer(request, request.size, LIMIT)
+            return answered
+
+        answered = asyncio.run(call())
         assert request.progress.rows == text.count(" ") + 1
         return answered
 

@@ -91,7 +91,7 @@ def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
 
     engine: Any = SimpleNamespace(check=lambda: None, open_call=lambda _: contextlib.nullcontext())
     entry: Any = SimpleNamespace(
-        name="m", engine=engine, version_trailers=(), challenger=None, config=ModelConfig(uri="m")
+        name="m", engine=engine, version_trailers=(), challenger=None, config=ModelConfig(uri="m", endpoint=True)
     )
     dispatcher = HttpDispatcher(OpenCalls(), max_bytes=100, max_arriving_bytes=100, shows_exceptions=False)
     endpoint = dispatcher.model_endpoint(answer, lambda _: entry)

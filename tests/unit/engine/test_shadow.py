@@ -29,7 +29,7 @@ def entry(model: Any, **more: Any) -> Entry:
     engine = Engine(ModelThreadPool(1), admission, timeout_s=60, **more)
     loaded = ServableModel(model, PlainCodec())
     engine.host(loaded)
-    return Entry(ModelConfig(uri="m"), engine, name="m", loaded=loaded)
+    return Entry(ModelConfig(uri="m", endpoint=True), engine, name="m", loaded=loaded)
 
 
 class Pair:
