@@ -67,6 +67,12 @@ class Entry:
         return self.name if self.champion is None else self.champion.name
 
     @property
+    def is_shadow(self) -> bool:
+        """True for a challenger that only runs behind the calls of its champion."""
+        rule = None if self.champion is None else self.champion.config.challenger
+        return rule is not None and rule.shadow
+
+    @property
     def takes_calls(self) -> bool:
         """True while the model is open, and its threads are not all held by calls that do not end."""
         return self.engine.admission.stage is Stage.OPEN and not self.engine.threads.is_exhausted
@@ -110,6 +116,7 @@ class Catalog:
             )
             for config in models
         ]
+        self._link()
 
     def set_stage(self, stage: Stage) -> None:
         """Sets the stage of the server and of all models."""
@@ -124,8 +131,8 @@ class Catalog:
 
     @property
     def is_exhausted(self) -> bool:
-        """True if calls that do not end hold all threads of all models that are ready."""
-        ready = [entry for entry in self.entries if entry.state is State.READY]
+        """True if calls that do not end hold all threads of all models that are ready, challengers aside."""
+        ready = [entry for entry in self.entries if entry.state is State.READY and entry.champion is None]
         return bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
 
     def register(self, entry: Entry, loaded: ServableModel) -> None:
@@ -160,6 +167,10 @@ class Catalog:
     def _changed(self) -> None:
         self._resolved.clear()
         self.revision += 1
+        self._link()
+
+    def _link(self) -> None:
+        """Links champions and challengers, as they are now."""
         for champion, challenger in self.pairs:
             is_ready = challenger.loaded is not None and not challenger.unfit
             champion.challenger, challenger.champion = challenger if is_ready else None, champion

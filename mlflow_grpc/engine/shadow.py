@@ -9,6 +9,7 @@ import asyncio
 import copy
 import time
 from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +31,10 @@ from mlflow_grpc.telemetry.challengers import Outcome, ShadowMetrics
 logger = get_logger(__name__)
 
 MAX_WAITING, MAX_WAITING_BYTES = 64, 16 * 2**20
-"""Maximum number of requests that wait for the challenger, and of the bytes of their payloads."""
+"""Maximum number of requests that wait for the challenger, and of the bytes of their payloads and predictions."""
+
+VALUE_BYTES = 8
+"""Size of a predicted number in bytes."""
 
 RETRY_S = 0.005
 """Time after which the challenger tries again if a request waits for the champion, in seconds."""
@@ -45,6 +49,7 @@ class _Answered:
 
     request: Request[Any]
     size: int
+    """Size of the payload, and about that of the predictions, in bytes."""
     predictions: Any
 
 
@@ -99,6 +104,7 @@ class ShadowCalls:
         return answer_and_compare
 
     def _add(self, request: Request[Any], size: int, predictions: Any) -> None:
+        size += VALUE_BYTES * _count_of(predictions)
         if (challenger := self._champion.challenger) is not None and challenger.engine.metrics is not None:
             self._metrics = challenger.engine.metrics.shadow
             self._metrics.show()
@@ -154,6 +160,14 @@ class ShadowCalls:
     def _count(self, compared: _Compared) -> None:
         if self._metrics is not None:
             self._metrics.count(compared.outcome, compared.difference)
+
+
+def _count_of(predictions: Any) -> int:
+    """Returns the number of values of an array or a table, or the length of a list or a text."""
+    count = getattr(predictions, "size", None)
+    if count is None:
+        return len(predictions) if isinstance(predictions, Sized) else 1
+    return int(count)
 
 
 def _run(answered: _Answered, model: ServableModel) -> _Compared:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -343,6 +344,8 @@ def test_a_shadow_neither_delays_nor_fails_a_call(tmp_path, capsys, behavior, ou
             if "compute_s" in behavior:  # The last ones wait for their share of the processor.
                 break
             assert time.monotonic() < deadline
+        shadowed.signal(signal.SIGTERM)
+        assert shadowed.wait() == 0
     outcomes = {
         result: int(scrape.total("mlflow_grpc_shadow_calls_total", result=result))
         for result in ("agreed", "differed", "failed", "dropped")
