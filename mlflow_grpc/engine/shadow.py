@@ -24,7 +24,7 @@ from mlflow_grpc.engine.report import report
 from mlflow_grpc.engine.requests import NoObserver, Request
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.time_limit import TimeLimit
-from mlflow_grpc.errors import ServingError, TimeLimitExceeded
+from mlflow_grpc.errors import NotReady, ServingError, TimeLimitExceeded
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.challengers import Outcome, ShadowMetrics
 
@@ -98,7 +98,11 @@ class ShadowCalls:
                 return await answer_call(request, size, limit)
             captured = CapturedRequest(request)
             answered = await answer_call(captured, size, limit)
-            self._add(request, size, captured.predictions)
+            try:
+                self._add(request, size, captured.predictions)
+            except Exception:
+                self._count(_Compared(Outcome.DROPPED))
+                logger.exception("a call cannot be compared with the challenger of %s", self._champion.label)
             return answered
 
         return answer_and_compare
@@ -149,8 +153,12 @@ class ShadowCalls:
         except TimeoutError:
             message = f"It took longer than {self._timeout_s:g} s. Until that run ends, all calls are dropped."
             compared = _Compared(Outcome.FAILED, error=TimeLimitExceeded(message))
-        except ServingError:  # It is being replaced.
+        except NotReady:  # It is being replaced.
             return _Compared(Outcome.DROPPED)
+        except Exception as raised:  # noqa: BLE001 - such as SystemExit of the model, wrapped by the pool
+            failed = ServingError("It raised something else than an error.")
+            failed.__cause__ = raised
+            compared = _Compared(Outcome.FAILED, error=failed)
         report(answered.request, compared.error, challenger.engine.metrics)
         if (error := compared.error) is not None and time.monotonic() >= self._logs_from:
             self._logs_from = time.monotonic() + LOG_INTERVAL_S
@@ -164,10 +172,10 @@ class ShadowCalls:
 
 def _count_of(predictions: Any) -> int:
     """Returns the number of values of an array or a table, or the length of a list or a text."""
-    count = getattr(predictions, "size", None)
-    if count is None:
-        return len(predictions) if isinstance(predictions, Sized) else 1
-    return int(count)
+    count = getattr(predictions, "size", None)  # A function in tensors of PyTorch.
+    if isinstance(count, int):
+        return count
+    return len(predictions) if isinstance(predictions, Sized) else 1
 
 
 def _run(answered: _Answered, model: ServableModel) -> _Compared:
