@@ -7,6 +7,7 @@ and an HTTP port in front of it. An engine with a gRPC server of its own, such a
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from _mlflow_grpc_protocol.typed_terms import RpcKind
@@ -24,6 +25,7 @@ from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import sample_event_loop
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.gauges import Gauges
+from mlflow_grpc.engine.layers import add_layers
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
@@ -94,6 +96,7 @@ class Host:
             return Engine.from_settings(settings, None if metrics is None else metrics.add_model(rpcs=len(RpcKind)))
 
         self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
+        self.catalog.equip = partial(add_layers, timeout_s=settings.timeout_s)
         self.utilization = Utilization(self.catalog)
         self._backend_metrics = BackendMetrics(self.open_calls)
         self._health = health.HealthServicer(self.services)

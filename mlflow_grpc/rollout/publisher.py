@@ -12,7 +12,7 @@ from functools import partial
 from mlflow_grpc.contract.lockfile.format import LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.daemon_threads import in_daemon_thread
-from mlflow_grpc.engine import typed_plan
+from mlflow_grpc.engine import fit, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.errors import StartError
@@ -37,6 +37,8 @@ class _Prepared:
     offer: TypedOffer
     accepted: frozenset[str]
     """Fingerprints of the contracts whose calls the version takes, with its own."""
+    unfit_challenger: tuple[Entry, str] | None
+    """The challenger of the version, and why it gets no calls of it, if that is so; None if there is no challenger."""
 
 
 class Publisher:
@@ -90,6 +92,8 @@ class Publisher:
             if self._catalog.stage is Stage.DRAINING:
                 raise StartError("the server is shutting down")
             self._catalog.replace(entry, successor)
+            if prepared.unfit_challenger is not None:
+                self._catalog.set_unfit(*prepared.unfit_challenger)
             successor.accepted_contracts = prepared.accepted
             self._typed.offer(prepared.offer)
             self._show_typed()
@@ -101,6 +105,7 @@ class Publisher:
     def _prepare(self, entry: Entry, successor: Entry) -> _Prepared:
         """Checks a version and makes its messages, in a thread; the catalog stays as it is meanwhile."""
         catalog = self._catalog.with_successor(entry, successor)
+        unfit_challenger = self._compare_challengers(catalog, successor)
         served = LockSet(LockFile(models={**self._locks.models, **self._typed.locked}), SERVED)
         before = self._typed.messages_of(entry)
         accepted = entry.accepted_contracts | ({before.fingerprint} if before is not None else set())
@@ -114,7 +119,29 @@ class Publisher:
         elif breaking:
             accepted = frozenset()
         fingerprint = offer.fingerprint_of(successor)
-        return _Prepared(offer, accepted | {fingerprint} if fingerprint else accepted)
+        return _Prepared(offer, accepted | {fingerprint} if fingerprint else accepted, unfit_challenger)
+
+    def _compare_challengers(self, catalog: Catalog, successor: Entry) -> tuple[Entry, str] | None:
+        """Compares the version with its champion, or with its challenger.
+
+        A challenger that does not fit its champion's new version does not hold up the champion, and gets no more calls.
+
+        Raises:
+            StartError: The version is a challenger that does not fit its champion.
+
+        """
+        for champion, challenger in catalog.pairs:
+            if champion.loaded is None or challenger.loaded is None:
+                continue
+            if challenger is successor:
+                fit.check(champion.loaded, challenger.loaded)
+                return challenger, ""
+            if champion is successor:
+                reason = fit.misfit(champion.loaded, challenger.loaded)
+                if reason:
+                    logger.warning("%s gets no more calls of %s: %s", challenger.label, champion.label, reason)
+                return challenger, reason
+        return None
 
     def _breaking(self, successor: Entry, catalog: Catalog, served: LockSet) -> list[str]:
         """Returns the changes that break callers; raises StartError if that is not allowed."""

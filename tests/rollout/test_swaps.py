@@ -80,27 +80,27 @@ def test_callers_of_other_protocols_are_answered_by_the_published_version(track,
     server.wait_until_unloaded("1")
 
 
-def infer(server: Tracking) -> tuple[int, str, str]:
+def infer(server: Tracking, *metadata: tuple[str, str]) -> tuple[int, str, str]:
     """Returns the prediction of a ModelInfer, its version in the response, and that in the trailers."""
     request = tensors.request("churn", ("a", "FP64", [1.0]))
     rpc: Any = server.call.channel.unary_unary(f"/{tensors.NAME}/ModelInfer")
-    data, call = rpc.with_call(request.SerializeToString(), timeout=30)
+    data, call = rpc.with_call(request.SerializeToString(), timeout=30, metadata=metadata)
     response = protos.message_named("inference.ModelInferResponse").FromString(data)
     (number,) = np.frombuffer(response.raw_output_contents[0], np.int64)
     return int(number), response.model_version, dict(call.trailing_metadata())[VERSION_KEY]
 
 
-def exchange(server: Tracking) -> tuple[int, str]:
+def exchange(server: Tracking, *metadata: tuple[str, str], path: tuple[str, ...] = ("churn",)) -> tuple[int, str]:
     """Returns the prediction of a DoExchange, and the version in the trailers."""
     data_class = protos.message_named("arrow.flight.protocol.FlightData")
     batch = pa.record_batch({"a": [1.0]})
     schema, rows = (pieces_of(memoryview(message.serialize())) for message in (batch.schema, batch))
     messages = [data_class(data_header=header, data_body=bytes(body)) for header, body in (schema, rows)]
     messages[0].flight_descriptor.MergeFrom(
-        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=["churn"])
+        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=path)
     )
     rpc: Any = server.call.channel.stream_stream("/arrow.flight.protocol.FlightService/DoExchange")
-    call = rpc((message.SerializeToString() for message in messages), timeout=30)
+    call = rpc((message.SerializeToString() for message in messages), timeout=30, metadata=metadata)
     answers = [data_class.FromString(data) for data in call]
     stream = b"".join(
         bytes(piece) for answer in answers for piece in encapsulated(answer.data_header, answer.data_body)

@@ -49,6 +49,8 @@ BESIDE = {
     "tls_files",
     "addresses",
     "arguments",
+    "cache_config",
+    "challenger_config",
     "child_server",
     "choices",
     "config",
