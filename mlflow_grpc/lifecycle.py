@@ -19,6 +19,7 @@ from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.services import goaway, listener, reflection
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
@@ -50,10 +51,11 @@ class Server:
         share_port: bool = False,
         slot: MetricsSlot = ALONE,
         versions: RegistryVersions | None = None,
+        link: SupervisorLink | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls_files(settings)
-        self.host = Host(settings, configuration, slot=slot, versions=versions)
+        self.host = Host(settings, configuration, slot=slot, versions=versions, link=link)
         """Answers the calls of the gRPC port."""
         self._http = self._http_port(configuration, share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, self.host.handlers, share_port=share_port)
@@ -162,6 +164,10 @@ class Server:
         if self._http is not None:
             self._http.close_port()
         await asyncio.sleep(min(NOTICE_S, lame_duck_s))
+        await self._send_away(port)
+
+    async def _send_away(self, port: goaway.Port) -> None:
+        """Makes clients reconnect, and waits until no call arrives."""
         if self._settings.tls_cert is None:
             await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
         else:
@@ -171,6 +177,18 @@ class Server:
             # which are fewer than those that would be refused until the calls in flight have ended.
             self._goaway = asyncio.ensure_future(self._grpc.stop(self._settings.drain_timeout_s + FLUSH_S))
         await self.host.open_calls.arrivals.wait_until_idle()
+
+    async def hand_over(self) -> None:
+        """Sends callers to the process that listens on the same ports now; calls are answered as before.
+
+        Health stays SERVING until clients have been told to reconnect, because the server as a whole has no pause.
+        """
+        port = goaway.Port(self.port)
+        port.close()
+        if self._http is not None:
+            self._http.close_port()
+            self._http.send_callers_away()
+        await self._send_away(port)
 
     async def drain(self) -> int:
         """Refuses new calls, and waits for the calls in flight, up to the drain timeout; see `Host.drain`."""

@@ -1,6 +1,7 @@
 """A registry whose aliases tests move, and servers that follow it."""
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ ROW = '{"dataframe_split": {"columns": ["a"], "data": [[1.0]]}}'
 VERSION_KEY = "mlflow-model-version"
 INTERVAL = "0.2"
 """Interval of the queries, in seconds."""
+
+
+def predicted(number: int) -> str:
+    """Returns the text of an answer with one prediction."""
+    return f'{{"predictions": [{number}]}}'
 
 
 def pytest_collection_finish():
@@ -109,8 +115,14 @@ class Tracking:
     def metrics(self) -> Scrape:
         return Scrape(self.http_url)
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of all workers, in the order of their start."""
+        return [int(pid) for pid in re.findall(r"worker \d+ started, pid (\d+)", self.process.output)]
+
     def rss_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.process.popen.pid}/statm").read_text().split()[1])
+        """Returns the memory of the worker that was started last."""
+        pages = int(Path(f"/proc/{self.worker_pids[-1]}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
-from tests.rollout.conftest import ROW, VERSION_KEY, Tracking
+from tests.rollout.conftest import ROW, VERSION_KEY, Tracking, predicted
 from tests.support import tensors
 from tests.support.rollout_registry import (
     BROKEN_PICKLE,
@@ -34,10 +34,6 @@ SERVING = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
 
 
 PREDICT = "/model_grpc_service.ModelgRPCService/churn_predict"
-
-
-def predicted(number: int) -> str:
-    return f'{{"predictions": [{number}]}}'
 
 
 def test_an_alias_that_moves_is_followed(track, registry):
@@ -214,20 +210,6 @@ def test_a_version_that_is_not_ready_waits(track, registry):
     assert "loading version" not in server.process.output
     registry.set_status("3", "READY")
     server.wait_for_version("3")
-
-
-def test_own_code_that_differs_is_refused(track, registry):
-    """A version with the same code is served, even after the files of the first one would be gone; other code is not."""
-    server = track("--keep-previous", "0", uri=f"models:/{OWN}@champion")
-    assert server.answer() == (predicted(1), "1")
-    registry.move("2", name=OWN)
-    server.wait_for_version("2")
-    server.wait_until_unloaded("1")
-    assert server.answer() == (predicted(2), "2")
-    registry.move("3", name=OWN)
-    server.process.wait_for(r"its own Python code \(helper_of_own\) differs .* restart the server to serve it")
-    assert server.answer() == (predicted(2), "2")
-    assert "restart the server" in server.described().error
 
 
 def test_calls_in_flight_end_on_their_version(track, registry):
