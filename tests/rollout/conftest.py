@@ -98,6 +98,10 @@ class Tracking:
     def wait_until_unloaded(self, version: str, *, times: int = 1) -> None:
         self.process.wait_for(rf"/{version} is unloaded", times=times)
 
+    def wait_until_replaced(self, *, times: int = 1) -> None:
+        """Waits until a worker has ended, in whose place another one serves."""
+        self.process.wait_for(r"worker \d \(pid \d+\) has ended", times=times)
+
     @property
     def directories(self) -> list[str]:
         """Directories of versions on the disk."""
@@ -131,13 +135,16 @@ def track(registry: Registry, tmp_path: Path) -> Iterator[Callable[..., Tracking
     """Returns a function that starts a server which follows an alias of the registry."""
     with ExitStack() as stack:
 
-        def start(*flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None) -> Tracking:
+        def start(
+            *flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None, track: bool = True
+        ) -> Tracking:
             folder = tmp_path / "temporary"
             folder.mkdir()
             process = stack.enter_context(
                 start_server(
                     *(() if "--config" in flags else ("-m", uri)),
-                    *("--track", INTERVAL, "--http-port", "0", *flags),
+                    *(("--track", INTERVAL) if track else ()),
+                    *("--http-port", "0", *flags),
                     env={"MLFLOW_TRACKING_URI": registry.uri, "TMPDIR": str(folder), **(env or {})},
                 )
             )

@@ -40,7 +40,7 @@ def test_another_process_serves_other_code(track, registry):
     assert len(server.worker_pids) == 1
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER)
-    server.process.wait_for("worker 0 .* has ended")
+    server.wait_until_replaced()
     assert server.answer() == OTHER_CODE
     assert (server.described().version, server.described().error) == (OWN_OTHER, "")
     scrape = server.metrics()
@@ -49,6 +49,7 @@ def test_another_process_serves_other_code(track, registry):
     assert scrape.total("mlflow_grpc_model_behind_registry") == 0
     registry.move("1", name=OWN)
     server.wait_for_version("1")
+    server.wait_until_replaced(times=2)
     assert server.answer() == (predicted(1), "1")
     old, *_ = server.worker_pids
     assert not is_alive(old)
@@ -61,7 +62,7 @@ def test_another_process_serves_other_code(track, registry):
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
-        (OWN_FAILS, "cannot be loaded: RuntimeError: the helper of version 4 fails"),
+        (OWN_FAILS, "cannot be loaded: .*the helper of version 4 fails"),
         (OWN_OTHER_SIGNATURE, r"it breaks callers of the served version: input\.b: added and required"),
         (OWN_DIES, "the new worker ended with code 7 while it loaded"),
     ],
@@ -79,7 +80,7 @@ def test_a_process_that_cannot_serve_changes_nothing(track, registry, version, r
     assert scrape.total("mlflow_grpc_model_behind_registry") == 1
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER)
-    server.process.wait_for("worker 0 .* has ended")
+    server.wait_until_replaced()
     assert (server.answer(), server.described().error) == (OTHER_CODE, "")
 
 
@@ -88,7 +89,7 @@ def test_workers_are_replaced_one_after_the_other(track, registry):
     server = track("-w", "2", uri=URI)
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER, times=2)
-    server.process.wait_for(r"worker \d .* has ended", times=2)
+    server.wait_until_replaced(times=2)
     lines = [line for line in server.process.stderr if re.search(r"worker \d started|worker \d .* has ended", line)]
     running = 0
     for line in lines:
@@ -114,13 +115,14 @@ def test_calls_end_in_the_process_that_they_began_in(track, registry):
     assert send() == predicted(1)
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER)
-    assert server.answer() == OTHER_CODE
+    while (answer := server.answer()) != OTHER_CODE:  # The connection is about to be closed.
+        assert answer == (predicted(1), "1")
     assert send() == predicted(1)
     assert is_alive(server.worker_pids[0])
     payloads.put(None)
     assert list(answers) == []
     assert dict(answers.trailing_metadata())[VERSION_KEY] == "1"
-    server.process.wait_for("worker 0 .* has ended")
+    server.wait_until_replaced()
 
 
 def test_typed_clients_go_on_with_the_next_process(track, registry):
@@ -137,7 +139,7 @@ def test_typed_clients_go_on_with_the_next_process(track, registry):
     for version in (OWN_OTHER, "2"):
         registry.move(version, name=OWN)
         server.wait_for_version(version)
-        server.process.wait_for(r"worker \d .* has ended", times=len(answers) + 1)
+        server.wait_until_replaced(times=len(answers) + 1)
         answers.append(rpc(message.SerializeToString(), timeout=30, metadata=contract).prediction)
     assert answers == [3000, 2]
 
@@ -147,7 +149,7 @@ def test_a_worker_that_dies_is_replaced_with_the_served_version(track, registry)
     server = track(uri=URI)
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER)
-    server.process.wait_for("worker 0 .* has ended")
+    server.wait_until_replaced()
     registry.client.delete_registered_model_alias(OWN, "champion")  # The registry cannot say it any more.
     os.kill(server.worker_pids[-1], signal.SIGKILL)
     server.process.wait_for("ended with code -9")
