@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
+IDLE_CHECK_S = 0.05
+"""Interval between two checks whether all calls have ended, in seconds."""
+
+
 class Host:
     """Answers calls to the models of a configuration; used once, in one event loop, from `load` to `close`."""
 
@@ -192,7 +196,8 @@ class Host:
 
     def _set_serving(self, serving: bool, *states: State) -> None:
         """Sets the health of the server as a whole and of the models in some states, by default in all."""
-        entries = [entry for entry in self.catalog.entries if not states or entry.state in states]
+        listed = (*self.catalog.entries, *(entry for entry in self.catalog.replaced if entry.is_kept))
+        entries = [entry for entry in listed if not states or entry.state in states]
         names = [*self._health.services, *(name for entry in entries for name in health_names(entry))]
         self._health.set_serving(serving, *names)
 
@@ -234,6 +239,11 @@ class Host:
                 self.gauges.note(sample, self.utilization.value)
             for engine in self.catalog.engines:
                 engine.adapt(sample)
+
+    async def wait_until_idle(self) -> None:
+        """Waits until no call and no stream to a model is open; new ones are answered meanwhile."""
+        while not all(engine.admission.is_idle for engine in self.catalog.engines):  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(IDLE_CHECK_S)
 
     async def drain(self, limit_s: float) -> int:
         """Refuses new calls, and waits for the calls in flight.

@@ -6,6 +6,7 @@ the order that `mlflow_grpc.runner` describes.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ FLUSH_S = 2.0
 
 NOTICE_S = 2.0
 """Time for a load balancer that only checks connections to notice the closed port, in seconds."""
+
+MIN_DRAIN_S = 1.0
+"""Minimum time for calls to end after streams have been ended, in seconds."""
 
 GOAWAY_LIMIT_S = 5.0
 """Maximum time that a busy connection is waited for until a GOAWAY can be sent, in seconds."""
@@ -178,21 +182,34 @@ class Server:
             self._goaway = asyncio.ensure_future(self._grpc.stop(self._settings.drain_timeout_s + FLUSH_S))
         await self.host.open_calls.arrivals.wait_until_idle()
 
-    async def hand_over(self) -> None:
-        """Sends callers to the process that listens on the same ports now; calls are answered as before.
+    async def hand_over(self) -> float:
+        """Sends callers to the process that listens on the same ports now, and waits for the calls that this one has.
 
-        Health stays SERVING until clients have been told to reconnect, because the server as a whole has no pause.
+        Health stays SERVING until clients have been notified, because the server as a whole has no pause. Streams go on
+        too, up to the drain timeout.
+
+        Returns:
+            Time of the drain timeout that is left, in seconds; at least MIN_DRAIN_S.
+
         """
+        until = time.monotonic() + self._settings.drain_timeout_s
         port = goaway.Port(self.port)
         port.close()
         if self._http is not None:
             self._http.close_port()
             self._http.send_callers_away()
-        await self._send_away(port)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._send_away(port)
+                await self.host.wait_until_idle()
+        return max(MIN_DRAIN_S, until - time.monotonic())
 
-    async def drain(self) -> int:
-        """Refuses new calls, and waits for the calls in flight, up to the drain timeout; see `Host.drain`."""
-        return await self.host.drain(self._settings.drain_timeout_s)
+    async def drain(self, limit_s: float | None = None) -> int:
+        """Refuses new calls, and waits for the calls in flight, up to a limit in seconds; see `Host.drain`.
+
+        The limit is the drain timeout by default.
+        """
+        return await self.host.drain(self._settings.drain_timeout_s if limit_s is None else limit_s)
 
     async def stop(self) -> None:
         """Closes the port and all connections; calls in flight end with UNAVAILABLE."""

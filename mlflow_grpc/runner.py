@@ -180,11 +180,12 @@ async def _end(server: Server, settings: Settings, number: int, *, interrupt: "a
     """
 
     async def end() -> None:
+        limit_s = settings.drain_timeout_s
         if server.takes_calls and number == END_REPLACED:
-            await server.hand_over()
+            limit_s = await server.hand_over()
         elif server.takes_calls:
             await server.lame_duck(settings.lame_duck_s if number == signal.SIGTERM else 0.0)
-        if lost := await server.drain():
+        if lost := await server.drain(limit_s):
             logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
 
     ending = asyncio.create_task(end())

@@ -93,10 +93,14 @@ class Publisher:
             successor.accepted_contracts = prepared.accepted
             self._typed.offer(prepared.offer)
             self._show_typed()
-            names = health_names(successor)
-            self._health.remove(*(name for name in health_names(entry) if name not in names))
-            self._health.set_serving(self._catalog.stage is Stage.OPEN, *names)
+            self._health.set_serving(self._catalog.stage is Stage.OPEN, *health_names(successor))
             self._remember(successor, prepared.accepted)
+
+    def release(self, entry: Entry) -> None:
+        """Ends calls to a replaced version, which may be called by its name and version until then."""
+        self._catalog.release(entry)
+        names = {name for served in self._catalog.entries for name in health_names(served)}
+        self._health.remove(*(name for name in health_names(entry) if name not in names))
 
     @property
     def locked(self) -> dict[str, LockedModel]:

@@ -201,7 +201,7 @@ class TrackedModel:
         await self._publisher.publish(previous, successor)
         self.entry = successor
         if self._kept is not None and self._kept is not successor:
-            self._start(self._retirement.retire(self._kept))
+            self._start(self._retire(self._kept))
         self._keep(previous)
 
     def _keep(self, previous: Entry) -> None:
@@ -214,6 +214,10 @@ class TrackedModel:
     async def _retire_later(self, previous: Entry) -> None:
         await asyncio.sleep(self._keep_previous_s if previous.loaded is not None else 0.0)
         self._kept = self._keeping = None
+        await self._retire(previous)
+
+    async def _retire(self, previous: Entry) -> None:
+        self._publisher.release(previous)
         await self._retirement.retire(previous)
 
     def _start(self, ending: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -126,8 +126,16 @@ class Tracking:
 
     def rss_mb(self) -> float:
         """Returns the memory of the worker that was started last."""
-        pages = int(Path(f"/proc/{self.worker_pids[-1]}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return _rss_mb(self.worker_pids[-1])
+
+    def supervisor_mb(self) -> float:
+        """Returns the memory of the supervisor, most of which the worker shares."""
+        return _rss_mb(self.process.popen.pid)
+
+
+def _rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @pytest.fixture

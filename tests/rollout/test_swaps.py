@@ -76,9 +76,10 @@ def test_callers_of_other_protocols_are_answered_by_the_published_version(track,
     server.wait_until_unloaded("1")
 
 
-def infer(server: Tracking) -> tuple[int, str, str]:
+def infer(server: Tracking, *, version: str = "") -> tuple[int, str, str]:
     """Returns the prediction of a ModelInfer, its version in the response, and that in the trailers."""
     request = tensors.request("churn", ("a", "FP64", [1.0]))
+    request.model_version = version
     rpc: Any = server.call.channel.unary_unary(f"/{tensors.NAME}/ModelInfer")
     data, call = rpc.with_call(request.SerializeToString(), timeout=30)
     response = protos.message_named("inference.ModelInferResponse").FromString(data)
@@ -115,6 +116,25 @@ def test_a_rollback_is_instant(track, registry):
     assert server.answer() == (predicted(1), "1")
     assert server.process.output.count("loading version") == 1
     assert len(server.directories) == 2
+
+
+def test_a_version_that_is_kept_is_answered_by_its_version(track, registry):
+    """Calls that name the previous version get it while it is kept; then they are NOT_FOUND, and so is its health."""
+    server = track("--keep-previous", "3")
+    check: Any = server.call.channel.unary_unary("/grpc.health.v1.Health/Check")
+    request = health_pb2.HealthCheckRequest(service="churn/1").SerializeToString()
+    registry.move("2")
+    server.wait_for_version("2")
+    assert server.answer(mlflow_model="churn/1") == (predicted(1), "1")
+    assert server.answer(mlflow_model="churn/2") == (predicted(2), "2")
+    assert server.answer(mlflow_model="churn") == (predicted(2), "2")
+    assert infer(server, version="1") == (1, "1", "1")
+    assert check(request, timeout=30) == SERVING
+    server.wait_until_unloaded("1")
+    with pytest.raises(grpc.RpcError, match=r"NOT_FOUND[\s\S]*There are: churn/2"):
+        server.answer(mlflow_model="churn/1")
+    with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+        check(request, timeout=30)
 
 
 @pytest.mark.parametrize(
