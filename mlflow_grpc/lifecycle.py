@@ -37,6 +37,9 @@ FLUSH_S = 2.0
 NOTICE_S = 2.0
 """Time for a load balancer that only checks connections to notice the closed port, in seconds."""
 
+LEAVE_LIMIT_S = 10.0
+"""Maximum time that clients have to close their connections after a GOAWAY if another process serves, in seconds."""
+
 MIN_DRAIN_S = 1.0
 """Minimum time for calls to end after streams have been ended, in seconds."""
 
@@ -201,6 +204,8 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self._send_away(port)
+                # On a busy machine, clients may send calls for seconds before they read the GOAWAY.
+                await port.wait_until_left(limit_s=LEAVE_LIMIT_S)
                 await self.host.wait_until_idle()
         return max(MIN_DRAIN_S, until - time.monotonic())
 
