@@ -93,7 +93,7 @@ class Replacements:
 
     def has_opened(self, worker: WorkerHandle) -> None:
         """Ends the worker that a new one has replaced."""
-        if worker.start.replaces is None:
+        if worker.start.replaces is None or worker.is_dropped:
             return
         self._versions |= worker.start.versions
         for uri, (name, version) in worker.start.versions.items():
@@ -162,8 +162,9 @@ class Replacements:
             if self._metrics is not None:
                 self._metrics.set_behind(behind=self._is_behind)
         self._attempts.clear()
-        if (candidate := self._candidate) is not None and candidate.start.configuration is not self._target:
-            candidate.is_dropped = True
+        candidate = self._candidate
+        if candidate is not None and not candidate.loaded and candidate.start.configuration is not self._target:
+            candidate.is_dropped = True  # One that is loaded may have calls already, and is replaced once it serves.
             candidate.process.kill()
 
     @property

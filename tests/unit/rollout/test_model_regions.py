@@ -1,5 +1,7 @@
 """The regions of models in the memory of the metrics."""
 
+from typing import Any
+
 import pytest
 
 from mlflow_grpc.config import ModelConfig
@@ -7,7 +9,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.rollout.model_regions import ModelRegions
 
 
-def model(uri: str, **more: str) -> ModelConfig:
+def model(uri: str, **more: Any) -> ModelConfig:
     return ModelConfig(uri=uri, **more)
 
 
