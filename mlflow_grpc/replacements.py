@@ -151,7 +151,7 @@ class Replacements:
         try:
             read = self._file.look(now)
         except StartError as error:
-            self._ignored(f"{error}. It is ignored until it changes")
+            self._ignored(f"{error}; the file is ignored until it changes")
             self._target = self.configuration
         else:
             if read is None:

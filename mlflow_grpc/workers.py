@@ -341,7 +341,7 @@ class _Supervisor:
             first: Number of the first signal.
 
         """
-        logger.info("draining %d workers", len(self._workers))
+        logger.info("draining %d worker%s", len(self._workers), "s" if len(self._workers) > 1 else "")
         has_lame_duck = first == signal.SIGTERM
         for process in [worker.process for worker in self._workers.values() if worker.leaves_until is None]:
             if process.exitcode is None:

@@ -104,7 +104,7 @@ def test_a_file_that_is_wrong_is_ignored(watch, config_map, text, reason):
     config_map.write(CHAMPION)
     server = watch()
     config_map.write(text=text)
-    server.process.wait_for(f"{reason}.* It is ignored until it changes")
+    server.process.wait_for(f"{reason}.*; the file is ignored until it changes")
     assert server.metrics().total("mlflow_grpc_config_behind") == 1
     assert reloads(server, "failed") == 1
     assert server.answer() == (predicted(1), "1")
@@ -112,7 +112,7 @@ def test_a_file_that_is_wrong_is_ignored(watch, config_map, text, reason):
     server.wait_until_replaced()
     assert server.answer() == (predicted(2), "2")
     assert server.metrics().total("mlflow_grpc_config_behind") == 0
-    assert server.process.output.count("It is ignored until it changes") == 1
+    assert server.process.output.count("the file is ignored until it changes") == 1
 
 
 def test_a_file_whose_models_cannot_be_served_is_tried_again(watch, config_map, registry: Registry):
