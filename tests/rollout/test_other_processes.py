@@ -135,7 +135,7 @@ def test_typed_clients_go_on_with_the_next_process(track, registry):
     rpc: Any = server.call.channel.unary_unary(
         "/model_grpc_service.ModelgRPCService/own_predict", response_deserializer=output.FromString
     )
-    answers = []
+    answers: list[int] = []
     for version in (OWN_OTHER, "2"):
         registry.move(version, name=OWN)
         server.wait_for_version(version)

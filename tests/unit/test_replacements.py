@@ -28,7 +28,7 @@ class Bench:
     """Workers without processes; a test says what happens to them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, uri: str = URI) -> None:
-        self.configuration = Configuration(models=(ModelConfig(uri=uri),))
+        self.configuration = Configuration(models=(ModelConfig(uri=uri, endpoint=True),))
         self.workers: dict[int, WorkerHandle] = {}
         self.versions: dict[str, tuple[str, str]] = {}
         self.signals: list[tuple[int, int]] = []
