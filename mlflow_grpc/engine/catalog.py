@@ -60,6 +60,8 @@ class Entry:
     """The challenger that may get calls of this model; None if there is none, or it is not loaded or does not fit."""
     champion: "Entry | None" = field(default=None, repr=False, compare=False)
     """The model that this one is the challenger of; None for all others."""
+    is_kept: bool = False
+    """True if another version has replaced it, and calls that name its version still get it."""
 
     @property
     def callers_name(self) -> str:
@@ -216,9 +218,15 @@ class Catalog:
     def replace(self, entry: Entry, successor: Entry) -> None:
         """Serves another version in place of an entry, which keeps the calls that began with it."""
         successor.engine.admission.stage = self.stage
+        entry.is_kept, successor.is_kept = entry.loaded is not None, False
         self.entries = [successor if other is entry else other for other in self.entries]
         entry.challenger = None  # It may be replaced while the entry has calls.
         self.replaced = [entry, *(other for other in self.replaced if other is not successor)]
+        self._changed()
+
+    def release(self, entry: Entry) -> None:
+        """Makes calls that name a replaced version NOT_FOUND."""
+        entry.is_kept = False
         self._changed()
 
     def forget(self, entry: Entry) -> None:
@@ -301,10 +309,9 @@ class Catalog:
 
     def _find(self, label: str) -> Entry:
         name, slash, version = label.partition("/")
-        entries = [
-            entry for entry in self._callable() if entry.name == name and (not slash or entry.version == version)
-        ]
-        if entries:
+        named = [entry for entry in self._callable() if entry.name == name]
+        kept = (entry for entry in self.replaced if entry.is_kept and entry.name == name)
+        if entries := [entry for entry in (*named, *kept) if entry.version == version] if slash else named:
             return _preferred(entries)
         # The name of an MLModel class is unknown until it is loaded, and so is the version behind an alias.
         if any(entry.state is State.LOADING and entry.name in ("", name) for entry in self.entries):

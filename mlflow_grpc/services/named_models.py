@@ -139,6 +139,9 @@ class Arrival:
         if self._engine is None:
             self.open(entry)
             self._models.unread -= 1
+        elif self._engine is not entry.engine and (admitted := self._opened) is not None:
+            self.open(entry)  # It names a version that another one has replaced.
+            admitted.__exit__(None, None, None)
         return entry
 
     def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:

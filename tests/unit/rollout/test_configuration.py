@@ -8,7 +8,7 @@ import pytest
 from mlflow_grpc import config
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import can_move
-from mlflow_grpc.rollout.configuration import tracked
+from mlflow_grpc.rollout.configuration import may_replace_workers, tracked
 from mlflow_grpc.settings import Settings
 
 
@@ -83,6 +83,8 @@ def test_a_flag_is_for_the_models_that_can_be_tracked(tmp_path):
         ({"model_uri": "models:/a@x", "track_s": "soon"}, "--track 'soon': input should be a valid number"),
         ({"model_uri": "models:/a@x", "track_s": "..s"}, "--track '..s': input should be a valid number"),
         ({"model_uri": "models:/a@x", "keep_previous_s": "-1"}, "--keep-previous '-1': input should be greater"),
+        ({"model_uri": "models:/a@x", "watch_config_s": "30"}, "--watch-config has no effect without a file"),
+        ({"model_uri": "models:/a@x", "watch_config_s": "0"}, "--watch-config '0': input should be greater than or"),
         (
             {"model_uri": "models:/a@x", "track_s": "30", "env_manager": "uv"},
             "--env-manager builds the environment of one version",
@@ -119,3 +121,25 @@ def test_a_flag_for_a_file_without_aliases(tmp_path):
     """--track is refused if it would change nothing."""
     with pytest.raises(StartError, match=r"--track has no effect: no model of \S+ has an alias, latest or a stage"):
         intervals({"config": file_of(tmp_path, "models: [{uri: a}, {uri: 'models:/b/1'}]"), "track_s": "30"})
+
+
+def test_a_watched_file_shares_no_environment(tmp_path):
+    """The environment of one model would be that of models that the file gets later."""
+    flags = {"config": file_of(tmp_path, "models: [{uri: a}]"), "watch_config_s": "30", "env_manager": "uv"}
+    with pytest.raises(StartError, match="--env-manager builds the environment of one model, and a watched file may"):
+        intervals(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "models", "expected"),
+    [
+        ({}, "[{uri: 'models:/a@x'}]", False),
+        ({}, "[{uri: 'models:/a@x', track: off}]", False),
+        ({}, "[{uri: 'models:/a@x', track: 30}, {uri: b}]", True),
+        ({"watch_config_s": "5m"}, "[{uri: b}]", True),
+    ],
+)
+def test_workers_are_replaced_only_if_something_may_change(tmp_path, flags, models, expected):
+    """A server without tracked models and a watched file needs no supervisor for one worker."""
+    settings = Settings.load({"config": file_of(tmp_path, f"models: {models}"), **flags})
+    assert may_replace_workers(tracked(config.load(settings), settings), settings) is expected
