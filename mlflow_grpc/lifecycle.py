@@ -37,8 +37,8 @@ FLUSH_S = 2.0
 NOTICE_S = 2.0
 """Time for a load balancer that only checks connections to notice the closed port, in seconds."""
 
-LEAVE_LIMIT_S = 10.0
-"""Maximum time that clients have to close their connections after a GOAWAY if another process serves, in seconds."""
+HAND_OVER_LEAVE_LIMIT_S = 10.0
+"""Maximum time for clients to read GOAWAY if another process serves meanwhile, in seconds."""
 
 MIN_DRAIN_S = 1.0
 """Minimum time for calls to end after streams have been ended, in seconds."""
@@ -175,13 +175,13 @@ class Server:
         if self._http is not None:
             self._http.close_port()
         await asyncio.sleep(min(NOTICE_S, lame_duck_s))
-        await self._send_away(port)
+        await self._send_away(port, LEAVE_LIMIT_S)
 
-    async def _send_away(self, port: goaway.Port) -> None:
+    async def _send_away(self, port: goaway.Port, leave_limit_s: float) -> None:
         """Makes clients reconnect, and waits until no call arrives."""
         if self._settings.tls_cert is None:
             await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
-            await port.wait_until_left(limit_s=LEAVE_LIMIT_S)
+            await port.wait_until_left(limit_s=leave_limit_s)
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
@@ -208,9 +208,7 @@ class Server:
             self._http.send_callers_away()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
-                await self._send_away(port)
-                # On a busy machine, clients may send calls for seconds before they read the GOAWAY.
-                await port.wait_until_left(limit_s=LEAVE_LIMIT_S)
+                await self._send_away(port, HAND_OVER_LEAVE_LIMIT_S)
                 await self.host.wait_until_idle()
         return max(MIN_DRAIN_S, until - time.monotonic())
 

@@ -26,7 +26,7 @@ SITE_PAGES = (
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory) -> str:
+def axe(tmp_path_factory):
     """The script of axe-core, in a pinned version."""
     folder = tmp_path_factory.mktemp("axe")
     shutil.copy(Path(__file__).parent / "axe" / "package.json", folder)
