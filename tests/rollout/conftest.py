@@ -116,16 +116,22 @@ class Tracking:
 
 @pytest.fixture
 def track(registry: Registry, tmp_path: Path) -> Iterator[Callable[..., Tracking]]:
-    """Returns a function that starts a server which follows an alias of the registry."""
+    """Returns a function that starts a server which follows an alias of the registry, unless `interval` is None."""
     with ExitStack() as stack:
 
-        def start(*flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None) -> Tracking:
+        def start(
+            *flags: str,
+            uri: str = "models:/churn@champion",
+            env: dict[str, str] | None = None,
+            interval: str | None = INTERVAL,
+        ) -> Tracking:
             folder = tmp_path / "temporary"
             folder.mkdir()
             process = stack.enter_context(
                 start_server(
                     *(() if "--config" in flags else ("-m", uri)),
-                    *("--track", INTERVAL, "--http-port", "0", *flags),
+                    *(("--track", interval) if interval is not None else ()),
+                    *("--http-port", "0", *flags),
                     env={"MLFLOW_TRACKING_URI": registry.uri, "TMPDIR": str(folder), **(env or {})},
                 )
             )
