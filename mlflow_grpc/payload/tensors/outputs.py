@@ -115,7 +115,10 @@ class ModelOutputs:
             return None
         shape = (len(texts), 1) if is_column else array.shape
         name = column.name if column is not None else ONLY
-        return [OutputTensor(name, BYTES, shape, [utf8(text) for text in texts], STR)]
+        try:
+            return [OutputTensor(name, BYTES, shape, [utf8(text) for text in texts], STR)]
+        except UnserializableOutput:
+            return None
 
     def _of_table(self, table: Any) -> list[OutputTensor] | None:
         """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
