@@ -204,8 +204,9 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 # apt-get install protobuf-compiler protobuf-compiler-grpc-java-plugin default-jdk-headless libgrpc-java libprotobuf-java
 # libnetty-java libperfmark-java libgoogle-gson-java golang-go protoc-gen-go protoc-gen-go-grpc golang-google-grpc-dev
 # golang-google-protobuf-dev g++ libprotobuf-dev
-interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go, C++ and others, call a server from Java and Go, and run the service config there and in Node
+interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go, C++ and others, call a server from Java, Go and C++, and run the service config there and in Node
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py \
+		tests/client/test_cpp_flight.py \
 		tests/client/test_generated_names.py
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside

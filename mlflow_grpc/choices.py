@@ -83,6 +83,8 @@ class Service(StrEnum):
     """Every RPC and route that calls a model."""
     MODELS = "models"
     """The descriptions of models: mlflow_grpc.v1.Models, GET /models, /openapi.json and /docs."""
+    RELOAD = "reload"
+    """RepositoryModelLoad of the Open Inference Protocol, which reloads a model."""
     REFLECTION = "reflection"
     """Server reflection."""
     METRICS = "metrics"

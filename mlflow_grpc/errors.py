@@ -334,7 +334,7 @@ class ModelNotNamed(ServingError):
 
 
 class ModelNotLoaded(ServingError):
-    """The model could not be loaded at start; it stays unavailable until the server is started again."""
+    """The model could not be loaded, at the start or by a reload; it stays as it is until another attempt."""
 
     status = Status.FAILED_PRECONDITION
     reason = "INVALID_STATE"

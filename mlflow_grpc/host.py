@@ -66,6 +66,7 @@ class Host:
         versions: RegistryVersions | None = None,
         link: SupervisorLink | None = None,
         has_metrics: bool | None = None,
+        only_server: bool = True,
     ) -> None:
         """Makes the handlers. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
 
@@ -76,6 +77,7 @@ class Host:
             versions: Versions that aliases mean to all processes of the server.
             link: Connection to the supervisor of this process; None if there is none.
             has_metrics: True to count calls; by default, if there is an HTTP port to read the metrics at.
+            only_server: False for one of several replicas, since a reload would reach only one of them.
 
         """
         self._settings = settings
@@ -123,7 +125,7 @@ class Host:
             self._show_typed,
             allow_incompatible=settings.allow_incompatible,
         )
-        self._rollout = Rollout(settings, self.catalog, publisher, versions, link)
+        self._rollout = Rollout(settings, self.catalog, publisher, versions, link, only_server=only_server)
         self.models = models.ModelsServicer(self.catalog, self._typed)
         named = NamedModels(self.catalog, max_unread=settings.queue_calls)
         self.inference_models = InferenceModels(
@@ -132,7 +134,9 @@ class Host:
             lambda entry: all(map(self._health.serves, health_names(entry))),
         )
         """The models as the Open Inference Protocol describes them."""
-        open_inference_servicer = open_inference.OpenInferenceServicer(self.inference_models, named)
+        open_inference_servicer = open_inference.OpenInferenceServicer(
+            self.inference_models, named, self._rollout.reload
+        )
         self._reflection = reflection.ReflectionServicer()
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.

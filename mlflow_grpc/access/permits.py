@@ -68,7 +68,7 @@ class Permit:
     def check_model(self, service: Service, name: str, version: str) -> None:
         """Raises PermissionDenied if the caller may not use a service for a model; see `allows_model`."""
         if not self.allows_model(service, name, version):
-            verb = "call" if service is Service.PREDICT else "see"
+            verb = {Service.PREDICT: "call", Service.RELOAD: "reload"}.get(service, "see")
             raise self._refused(f"{verb} the model {name}")
 
     def _refused(self, what: str) -> PermissionDenied:

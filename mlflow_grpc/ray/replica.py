@@ -51,7 +51,7 @@ class ModelReplica:
         for line in (*settings.ignored_environment(flags), *configuration.warnings):
             logger.warning("%s", line)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._host = Host(loaded, configuration, has_metrics=has_metrics)
+        self._host = Host(loaded, configuration, has_metrics=has_metrics, only_server=False)
         self._served = registration.offer(self._host)
         self._wrapped = WrappedCalls(InProcessCaller(self._host.handlers, peer="ray-serve"))
         self._loop: asyncio.AbstractEventLoop | None = None

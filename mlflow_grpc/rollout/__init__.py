@@ -1,4 +1,4 @@
-"""Models that follow their registry: another version is loaded, checked and published while calls are answered.
+"""Models that follow their registry or are reloaded: a version is loaded, checked and published beside calls.
 
 Rule of this package: whatever fails in it, the served version goes on. The registry is queried by `hosting`.
 """

@@ -48,12 +48,12 @@ class CandidateLoader:
         self._limit_s = settings.load_timeout_s or None
         self._turn = asyncio.Lock()
 
-    async def load(self, entry: Entry, registered: "RegisteredVersion") -> Entry:
+    async def load(self, entry: Entry, registered: "RegisteredVersion | None") -> Entry:
         """Returns a version that is ready to be published.
 
         Args:
             entry: The version that is served.
-            registered: The version to load.
+            registered: The version to load; None if the model does not come from a registry.
 
         Raises:
             NeedsProcess: Only another process can load it.
@@ -73,9 +73,10 @@ class CandidateLoader:
             raise
 
     async def _fetch(
-        self, config: ModelConfig, registered: "RegisteredVersion", directory: Path
+        self, config: ModelConfig, registered: "RegisteredVersion | None", directory: Path
     ) -> "FetchedModel | None":
-        versions = RegistryVersions({config.uri or "": (registered.name, registered.version)})
+        first = {} if registered is None else {config.uri or "": (registered.name, registered.version)}
+        versions = RegistryVersions(first)
         try:
             async with asyncio.timeout(self._limit_s):
                 return await in_daemon_thread(partial(loading.fetch, config, versions, directory), "fetch-model")

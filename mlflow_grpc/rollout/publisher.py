@@ -157,7 +157,8 @@ class Publisher:
         accepted = self.accepted_by(entry)
         if entry.loaded is not None:
             self._remember(entry, accepted)
-        was_served = _key(successor) in self._accepted
+        # Without a version, the files may have changed since.
+        was_served = _key(successor)[1] != "" and _key(successor) in self._accepted
         breaking = [] if was_served else self._breaking(successor, catalog, served)
         offer = self._typed.prepare(catalog, served)
         if was_served:

@@ -69,6 +69,7 @@ class TrackedModel:
         self._retirement, self._versions = retirement, versions
         self._attempts = Attempts(2 * self._interval_s)
         self._registry = ANSWERS
+        self._turn = asyncio.Lock()
         self._kept: Entry | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,19 +91,29 @@ class TrackedModel:
             for task in self._tasks:
                 task.cancel()
 
-    async def follow(self) -> None:
-        """Queries the registry once, and serves the version that it names."""
-        registered = await self._query()
-        if registered is None:
-            return
-        is_behind = registered.version != _version_of(self.entry)
-        if self._metrics is not None:
-            self._metrics.behind.set(is_behind)
-        if not is_behind:
-            self._attempts.clear()
-            self.entry.error = ""
-        elif self._attempts.may_try(registered.version, time.monotonic()):
-            await self._try(registered)
+    async def follow(self, *, at_once: bool = False) -> bool:
+        """Queries the registry once, and serves the version that it names.
+
+        Args:
+            at_once: True to try a version that has failed before its pause is over.
+
+        Returns:
+            False if the registry names no version. The entry has an error if the version is not served.
+
+        """
+        async with self._turn:
+            registered = await self._query()
+            if registered is None:
+                return False
+            is_behind = registered.version != _version_of(self.entry)
+            if self._metrics is not None:
+                self._metrics.behind.set(is_behind)
+            if not is_behind:
+                self._attempts.clear()
+                self.entry.error = ""
+            elif at_once or self._attempts.may_try(registered.version, time.monotonic()):
+                await self._try(registered)
+            return True
 
     async def _query(self) -> "RegisteredVersion | None":
         """Returns the version that the registry names; None if it names none, which is logged once."""

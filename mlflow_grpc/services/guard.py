@@ -27,6 +27,7 @@ _SERVICES = {
     f"{_OPEN_INFERENCE}ModelReady": Service.HEALTH,
     f"{_OPEN_INFERENCE}ModelInfer": Service.PREDICT,
     f"{_OPEN_INFERENCE}ModelStreamInfer": Service.PREDICT,
+    f"{_OPEN_INFERENCE}RepositoryModelLoad": Service.RELOAD,
     _OPEN_INFERENCE: Service.MODELS,
     f"{_FLIGHT}DoExchange": Service.PREDICT,
     _FLIGHT: Service.MODELS,

@@ -8,7 +8,7 @@ Rule of this module: it unpacks, names the model, hands over and packs. `mlflow_
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 from mlflow_grpc import protos
 from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.inference_models import InferenceModels
-from mlflow_grpc.engine.catalog import STILL_LOADING, State
+from mlflow_grpc.engine.catalog import Entry, State
 from mlflow_grpc.engine.requests import TensorsRequest
-from mlflow_grpc.errors import ModelNotLoaded, ModelNotNamed, NotReady, ServingError, Unsupported
+from mlflow_grpc.errors import ModelNotNamed, ServingError, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.guard import check_model, visible
@@ -54,8 +54,19 @@ _Loaded = _message("RepositoryModelLoadResponse")
 class OpenInferenceServicer:
     """Answers the calls of the protocol for the models of a catalog."""
 
-    def __init__(self, described: InferenceModels, models: NamedModels) -> None:
+    def __init__(
+        self, described: InferenceModels, models: NamedModels, reload: Callable[[Entry], Awaitable[None]]
+    ) -> None:
+        """Takes the models.
+
+        Args:
+            described: Describes the models.
+            models: Finds the models of requests.
+            reload: Reloads a model, and returns once it is served.
+
+        """
         self._described = described
+        self._reload = reload
         self._models = models
         self._catalog = described.catalog
         self.reader = described.reader
@@ -111,11 +122,11 @@ class OpenInferenceServicer:
         return self._described.index(visible(call, self._catalog.entries), only_ready=request.ready)
 
     async def RepositoryModelLoad(self, request: Any, call: GrpcCall) -> Message:
-        """Confirms that a model of the configuration is loaded.
+        """Reloads a model of the configuration, in all its versions.
 
         Raises:
             Unsupported: The request brings a configuration or files.
-            ServingError: The model is unknown, is being loaded, or could not be loaded.
+            ServingError: The model is unknown, is being loaded, or cannot be reloaded.
 
         """
         if request.parameters:
@@ -125,12 +136,12 @@ class OpenInferenceServicer:
             )
         if not request.model_name:
             raise ModelNotNamed("The request has no model_name. RepositoryIndex lists the models.")
-        entry = self._catalog.get(request.model_name, "")
-        check_model(call, entry)
-        if entry.state is State.LOADING:
-            raise NotReady(STILL_LOADING)
-        if entry.state is State.FAILED:
-            raise ModelNotLoaded("The model could not be loaded. The server's log says why. Restart the server.")
+        self._catalog.get(request.model_name, "")
+        entries = [entry for entry in self._catalog.entries if entry.name == request.model_name]
+        for entry in entries:
+            check_model(call, entry)
+        for entry in entries:
+            await self._reload(entry)
         loaded: Message = _Loaded()
         return loaded
 

@@ -179,6 +179,53 @@ def test_examples_work(server, document):
     assert assert_examples_work(server, document) > 150
 
 
+def test_each_model_takes_tensors(document, models):
+    """Every model but one for texts has a path of the Open Inference Protocol, with an example that has been sent."""
+    paths = document["paths"]
+    assert "/v2/models/plain/infer" not in paths
+    infer = {path.split("/")[3]: item for path, item in paths.items() if re.fullmatch("/v2/models/[^/]+/infer", path)}
+    assert {*models, "decorated", "versions", "iris_model"} <= infer.keys()
+    assert {f"/v2/models/versions/versions/{version}/infer" for version in "12"} <= paths.keys()
+    assert "silent" not in infer
+    without = {
+        name
+        for name, item in infer.items()
+        if not resolved(document, item["post"]["requestBody"])["content"]["application/json"].get("examples")
+    }
+    assert without == WITHOUT_EXAMPLE
+
+
+def test_descriptions_for_tensors(server, document):
+    """Answers of the routes that call no model fit their schemas, for every model."""
+    count = 0
+    for path, method, operation in operations(document):
+        if not path.startswith("/v2") or method != "get":
+            continue
+        values = {parameter["name"]: parameter["schema"]["enum"] for parameter in operation.get("parameters", [])}
+        names = values.get("name", [""]) if "version" not in values else ["versions"]
+        for name in names:
+            for version in values.get("version", [""]) if "version" in values else [""]:
+                url = server.url + path.replace("{name}", name).replace("{version}", version)
+                response = requests.get(url, timeout=60)
+                if version == "3" or response.status_code == 404:
+                    continue
+                assert response.status_code == 200, url
+                schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+                assert faults(document, schema, response.json()) == [], url
+                count += 1
+    assert count > 4 * 50
+
+
+def test_schemas_of_tensors_refuse_what_models_refuse(server, document):
+    """A request without a tensor of the model, or with an unknown datatype, is refused by both."""
+    tensor = {"name": "a", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}
+    for inputs in ([tensor], [{**tensor, "datatype": "FP65"}, {**tensor, "name": "b"}], [{"name": "a"}]):
+        assert faults(document, {"$ref": "#/components/schemas/numbers.infer"}, {"inputs": inputs})
+        response = requests.post(f"{server.url}/v2/models/numbers/infer", json={"inputs": inputs}, timeout=60)
+        assert response.status_code == 400
+        assert faults(document, {"$ref": "#/components/schemas/InferenceError"}, response.json()) == []
+
+
 ALL = [*KEYS, "csv"]
 ROW = {"q": "x", "pages": [{"id": 1, "tags": ["a"]}]}
 MESSAGES = {"messages": [{"role": "user", "content": "hi"}]}

@@ -35,6 +35,12 @@ FORMS: dict[str, Callable[[], Any]] = {
     "huge": lambda: [1, 2**70],
     "mixed": lambda: [1, 2.5, None],
     "list_of_texts": lambda: ["a", "b"],
+    "booleans_among_numbers": lambda: [0.5, 3, True],
+    "rows_with_booleans": lambda: [[0.5, True], [1, 2.5]],
+    "integers_beyond_doubles": lambda: pd.DataFrame({"a": np.array([0.5, 1.5], np.float16), "b": np.array([1, 2**64 - 1], np.uint64)}),
+    "half_a_character": lambda: ["\ud800", "b"],
+    "half_a_character_in_an_array": lambda: np.array(["a", "\udfff"], dtype=object),
+    "records_of_other_keys": lambda: [{"a": 1, "b": "x"}, {"a": 2}, {"a": None, "b": "z"}],
     "nothing": lambda: None,
     "text": lambda: "a word",
     "number": lambda: 3,
@@ -68,6 +74,7 @@ def _schemas() -> dict[str, Schema | None]:
     return {
         "undeclared": None,
         "one_double": Schema([ColSpec(DataType.double)]),
+        "one_text": Schema([ColSpec(DataType.string)]),
         "one_integer": Schema([ColSpec(DataType.integer, "label")]),
         "two": Schema([ColSpec(DataType.double, "p"), ColSpec(DataType.double, "q")]),
         "unnamed": Schema([ColSpec(DataType.long), ColSpec(DataType.double)]),
@@ -184,6 +191,14 @@ CASES = [
     ("undeclared", "numbered_frame", {"0": ("INT64", [2, 1]), "1": ("FP64", [2, 1])}),
     ("undeclared", "arrays", {"x": ("FP64", [2, 2]), "y": ("INT64", [2])}),
     ("undeclared", "lists_by_name", {"output-0": ("BYTES", [1, 1])}),
+    ("undeclared", "booleans_among_numbers", {"output-0": ("BYTES", [3])}),
+    ("undeclared", "half_a_character", {"output-0": ("BYTES", [2])}),
+    ("undeclared", "half_a_character_in_an_array", {"output-0": ("BYTES", [2])}),
+    ("one_double", "half_a_character", {"output-0": ("BYTES", [2, 1])}),
+    ("one_double", "half_a_character_in_an_array", {"output-0": ("BYTES", [2, 1])}),
+    ("one_double", "booleans_among_numbers", {"output-0": ("BYTES", [3, 1])}),
+    ("text_tensor", "half_a_character", {"output-0": ("BYTES", [2])}),
+    ("tensor", "rows_with_booleans", {"output-0": ("BYTES", [2, 2])}),
     ("one_double", "float64", {"output-0": ("FP64", [4, 1])}),
     ("one_double", "int64", {"output-0": ("INT64", [2, 1])}),
     ("one_double", "int8", {"output-0": ("FP64", [2, 1])}),
@@ -218,6 +233,25 @@ def test_outputs(served, name, form, described):
     assert status == 200
     predictions = json.loads(answer)["predictions"]
     assert exact(rebuilt(response, predictions)) == exact(predictions)
+
+
+@pytest.mark.parametrize("name", ["one_double", "one_text", "tensor", "text_tensor"])
+def test_records_of_other_keys(served, name):
+    """Records that are no rows of the outputs are their JSON, and the shorter ones among them keep their names."""
+    caller, oracle = served(name)
+    response = caller.infer(tensors.request(name, ("form", "BYTES", ["records_of_other_keys"])))
+    _, answer = oracle(json.dumps({"dataframe_records": [{"form": "records_of_other_keys"}]}), "application/json")
+    (values,) = tensors.values(response).values()
+    assert (values[0] if len(values) == 1 else values) == json.loads(answer)["predictions"]
+
+
+def test_integers_beyond_doubles(served):
+    """A frame for one tensor of doubles keeps integers that a double does not hold."""
+    caller, oracle = served("tensor")
+    response = caller.infer(tensors.request("tensor", ("form", "BYTES", ["integers_beyond_doubles"])))
+    _, answer = oracle(json.dumps({"dataframe_records": [{"form": "integers_beyond_doubles"}]}), "application/json")
+    (values,) = tensors.values(response).values()
+    assert exact(values) == exact([row[name] for row in json.loads(answer)["predictions"] for name in "ab"])
 
 
 @pytest.mark.parametrize(("name", "form"), [("undeclared", "mixed"), ("undeclared", "series"), ("one_double", "mixed")])

@@ -140,18 +140,21 @@ def _rss_mb(pid: int) -> float:
 
 @pytest.fixture
 def track(registry: Registry, tmp_path: Path) -> Iterator[Callable[..., Tracking]]:
-    """Returns a function that starts a server which follows an alias of the registry."""
+    """Returns a function that starts a server which follows an alias of the registry, unless `interval` is None."""
     with ExitStack() as stack:
 
         def start(
-            *flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None, track: bool = True
+            *flags: str,
+            uri: str = "models:/churn@champion",
+            env: dict[str, str] | None = None,
+            interval: str | None = INTERVAL,
         ) -> Tracking:
             folder = tmp_path / "temporary"
             folder.mkdir()
             process = stack.enter_context(
                 start_server(
                     *(() if "--config" in flags else ("-m", uri)),
-                    *(("--track", INTERVAL) if track else ()),
+                    *(("--track", interval) if interval is not None else ()),
                     *("--http-port", "0", *flags),
                     env={"MLFLOW_TRACKING_URI": registry.uri, "TMPDIR": str(folder), **(env or {})},
                 )

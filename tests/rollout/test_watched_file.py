@@ -54,7 +54,7 @@ def watch(track, config_map):
     """Returns a function that starts a server which watches the file."""
 
     def start(*flags: str):
-        return track("--config", str(config_map.path), "--watch-config", INTERVAL, *flags, track=False)
+        return track("--config", str(config_map.path), "--watch-config", INTERVAL, *flags, interval=None)
 
     return start
 

@@ -25,6 +25,7 @@ import grpc
 import requests
 
 from mlflow_grpc import config, protos
+from mlflow_grpc.daemon_threads import DaemonLoadThread
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.hosting.model import HostedModel
@@ -254,6 +255,7 @@ def serving_models(
                 running.server.catalog.mark_failed(entry, loaded)
             else:
                 running.server.host.add(entry, loaded or load(model, server_settings))
+        running.server.host._rollout.start(DaemonLoadThread())
         running.server.open()
 
     try:

@@ -238,3 +238,13 @@ def test_the_asynchronous_client(triton, server):
     assert (none, nothing, no_error) == (None, None, None)
     assert "NOT_FOUND" in str(error)
     assert [first.as_numpy("output-0").tolist(), last.as_numpy("output-0").tolist()] == [LABELS, LABELS[:1]]
+
+
+def test_load_model(triton, client):
+    """A model is reloaded and answers as before; a configuration of the caller's is refused."""
+    from tritonclient.utils import InferenceServerException
+
+    client.load_model("iris")
+    assert client.infer("iris", iris(triton)).as_numpy("output-0").ravel().tolist() == LABELS
+    with pytest.raises(InferenceServerException, match="Leave the parameters out"):
+        client.load_model("iris", config="{}")

@@ -315,6 +315,18 @@ def test_rules_decide_who_sees_what(ruled):
     assert [(model["name"], model["version"]) for model in over_http] == [("churn", "1"), ("iris", "2")]
 
 
+def test_rules_decide_who_reloads_which_model(ruled):
+    """A caller reloads the models of a rule with the service reload; to see or to call them is not enough."""
+    load = protos.message_named("inference.RepositoryModelLoadRequest")
+    path = "/inference.GRPCInferenceService/RepositoryModelLoad"
+    with Caller(ruled.address) as caller:
+        churn, iris = (load(model_name=name).SerializeToString() for name in ("churn", "iris"))
+        assert refusal(raw, caller, path, churn)[0] == "UNAUTHENTICATED"
+        assert refusal(raw, caller, path, churn, **bearer(TOKENS["batch"]))[2] == "NOT_PERMITTED"
+        assert refusal(raw, caller, path, iris, **bearer(TOKENS["web"]))[2] == "NOT_PERMITTED"  # It has iris/2 only.
+        assert refusal(raw, caller, path, churn, **bearer(TOKENS["web"]))[0] == "UNAVAILABLE"  # Allowed, but starting.
+
+
 def test_rules_hold_for_every_protocol(ruled):
     """The Open Inference Protocol and Arrow Flight have the same rules: what may be called, and what may be seen."""
     names = ("ModelInferRequest", "ModelMetadataRequest", "RepositoryIndexRequest", "RepositoryIndexResponse")

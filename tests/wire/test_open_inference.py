@@ -30,6 +30,15 @@ from tests.support.shared import made_once
 IRIS = ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 
+MIRRORED = {
+    "integer": 2**63 - 1, "number": 0.5, "flag": False, "text": "é", "data": "x", "moment": "2020-02-29T12:00:00.000001Z",
+    "day": "2020-02-29", "uuid": "00000000-0000-4000-8000-000000000001", "size": "large", "level": 2, "literal": "B c",
+    "part": {"weight": 1.5, "tags": ["x"]}, "parts": [], "numbers": [1.0, None], "counts": {"k": 0},
+    "groups": {"g": [1, 2]}, "anything": {"a": [1, "x", None]}, "mixed": [1, "y"], "decimal": "0.10",
+    "either": "word", "branch": {"name": "root", "children": [{"name": "leaf", "children": []}]}, "labels": ["one"],
+}  # fmt: skip
+"""A record of the class AllTypes."""
+
 
 @pytest.fixture(scope="module")
 def server(iris_path, tmp_path_factory) -> Iterator[InProcess]:
@@ -160,7 +169,7 @@ def test_statistics_need_metrics(iris_path):
 
 
 def test_repository(caller):
-    """The index lists all models with their states; loading a loaded model succeeds, and nothing else changes models."""
+    """The index lists all models with their states; a model is reloaded in all its versions, and callers bring none."""
     index = caller.call("RepositoryIndex", tensors.message("RepositoryIndexRequest")).models
     assert [(model.name, model.version, model.state) for model in index] == [
         ("iris", "1", "READY"), ("iris", "2", "READY"), ("every", "", "READY"), ("optional", "", "READY"),
@@ -170,7 +179,7 @@ def test_repository(caller):
     assert [model.state for model in ready] == ["READY"] * 4
     caller.call("RepositoryModelLoad", tensors.message("RepositoryModelLoadRequest", model_name="iris"))
     refused: list[tuple[dict[str, Any], str, str]] = [
-        ({"model_name": "broken"}, "FAILED_PRECONDITION", "log says why"),
+        ({"model_name": "broken"}, "FAILED_PRECONDITION", "log say why"),
         ({"model_name": "nobody"}, "NOT_FOUND", "no such model"),
         ({}, "INVALID_ARGUMENT", "no model_name"),
         ({"model_name": "iris", "parameters": {"config": {"string_param": "{}"}}}, "UNIMPLEMENTED", "parameters"),
@@ -500,3 +509,31 @@ def test_an_mlmodel_package():
         ]:
             outcome, message = client.outcome(sent)
             assert (outcome, text in message) == ("INVALID_ARGUMENT", True)
+
+
+def test_bytes_of_an_mlmodel_package_that_json_does_not_have():
+    """Bytes that are not UTF-8 have no JSON; all other outputs have the values and types that they have beside UTF-8."""
+    model = ModelConfig(class_path="tests.support.newer_models.Mirror", name="mirror", endpoint=True)
+    with serving_models([(model, None)]) as running, Caller(running.address) as call:
+        client = tensors.TensorCaller(call.channel)
+        described = client.call("ModelMetadata", tensors.message("ModelMetadataRequest", name="mirror"))
+        outputs = []
+        for data in (b"x", b"\x00\xff"):
+            inputs = []
+            for column in described.inputs:
+                if (value := {**MIRRORED, "data": data}.get(column.name)) is not None:
+                    is_json = described.properties[f"inputs.{column.name}.content_type"] == "pd_json"
+                    inputs.append((column.name, column.datatype, [json.dumps(value) if is_json else value]))
+            response = client.infer(tensors.request("mirror", *inputs))
+            outputs.append(
+                {
+                    output.name: (output.datatype, tensors.content_type(response, index))
+                    for index, output in enumerate(response.outputs)
+                }
+            )
+            values = tensors.values(response)
+            assert values.pop("data") == [data]
+            assert {name: values[name] for name in MIRRORED if name != "data"} == {
+                name: [value] for name, value in MIRRORED.items() if name != "data"
+            }
+    assert outputs[0] == outputs[1]

@@ -16,11 +16,14 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.http import rest_model_service
 from mlflow_grpc.http.http_call import TIMEOUT_HEADER
 from mlflow_grpc.http.invocations import ARROW, PARAMS_KEY
-from mlflow_grpc.http.openapi import shared
+from mlflow_grpc.http.open_inference import BINARY, PREFIX
+from mlflow_grpc.http.openapi import inference_paths, shared
 from mlflow_grpc.http.openapi.components import Components, component_name, reference
+from mlflow_grpc.http.openapi.inference_examples import inference_examples
 from mlflow_grpc.http.openapi.payload_examples import Example, examples_of
 from mlflow_grpc.http.openapi.payload_schemas import PayloadSchemas
 from mlflow_grpc.http.response import EVENT_STREAM, JSON, media_type_of
+from mlflow_grpc.payload.codec import RecordCodec
 
 OPENAPI_VERSION = "3.1.1"
 
@@ -60,7 +63,9 @@ class _DocumentBuilder:
         self._add_default(dict(zip(names, callable_entries, strict=True)))
         if any(rest_model_service.hosted(self._catalog)):
             self._add_model_service(dict(zip((id(entry) for entry, _ in callable_entries), names, strict=True)))
-        self._paths |= shared.PATHS
+        models = [entry for entry, _ in callable_entries]
+        versions = [entry.version for entry in models if entry.version]
+        self._paths |= {**inference_paths.paths([entry.name for entry in models], versions), **shared.PATHS}
         self._components.prune([self._paths, self._bodies, self._answers])
         return {
             "openapi": OPENAPI_VERSION,
@@ -72,10 +77,10 @@ class _DocumentBuilder:
             },
             "paths": self._paths,
             "components": {
-                "schemas": {**shared.SCHEMAS, **self._components.schemas},
+                "schemas": {**shared.SCHEMAS, **inference_paths.SCHEMAS, **self._components.schemas},
                 "requestBodies": self._bodies,
-                "responses": {**shared.RESPONSES, **self._answers},
-                "parameters": shared.PARAMETERS,
+                "responses": {**shared.RESPONSES, **inference_paths.RESPONSES, **self._answers},
+                "parameters": {**shared.PARAMETERS, **inference_paths.PARAMETERS},
             },
         }
 
@@ -92,14 +97,26 @@ class _DocumentBuilder:
         if model.model.streams:
             content[EVENT_STREAM] = {"schema": {"type": "string", "description": "One line `data: ` per chunk."}}
         self._answers[name] = {"description": "The predictions.", "content": content}
-        unversioned = f"/models/{entry.name}/invocations"
-        versioned = f"/models/{entry.name}/versions/{entry.version}/invocations"
-        paths = [versioned] if name != component_name(entry.name) else []
+        names = [name] if name != component_name(entry.name) else []
         if self._catalog.get(entry.name, "") is entry:  # Without a version, the default is called.
-            paths.append(unversioned)
-        for path in paths:
-            identifier = _identifier(entry.name if path == unversioned else name)
-            self._paths[path] = {"post": self._operation(name, f"invoke_{identifier}", entry, model)}
+            names.append(entry.name)
+        if takes_tensors := isinstance(model.codec, RecordCodec):
+            self._add_inference_body(f"{name}.infer", model, examples)
+        for path_name in names:
+            version = f"/versions/{entry.version}" if path_name != entry.name else ""
+            path, identifier = f"/models/{entry.name}{version}", _identifier(path_name)
+            self._paths[f"{path}/invocations"] = {"post": self._operation(name, f"invoke_{identifier}", entry, model)}
+            if takes_tensors:
+                summary = f"Predict with {model.model.info.display_name or entry.label}, from tensors"
+                operation = inference_paths.infer_operation(f"infer_{identifier}", summary, entry.name, f"{name}.infer")
+                self._paths[f"{PREFIX}{path}/infer"] = {"post": operation}
+
+    def _add_inference_body(self, name: str, model: ServableModel, examples: list[Example]) -> None:
+        """Adds the body of inference requests to a model as a component."""
+        content: Json = {"schema": self._components.add(name, inference_paths.request_schema(model))}
+        if named := inference_examples(model, examples):
+            content["examples"] = named
+        self._bodies[name] = {"required": True, "content": {JSON: content, BINARY: {}}}
 
     def _operation(self, name: str, operation_id: str, entry: Entry, model: ServableModel) -> Json:
         info = model.model.info

@@ -142,6 +142,19 @@ def _json_text(value: Any, where: str) -> str:
 def inferred(values: list[Any]) -> pa.Array:
     """Returns JSON values as a column of the type that they have in common, or of JSON texts if they have none."""
     try:
-        return pa.array(values)
+        array = pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        pass
+    else:
+        if all(map(_keeps_booleans, values, array.to_pylist())):
+            return array
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def _keeps_booleans(value: Any, read: Any) -> bool:
+    """Returns False if a boolean has become a number, as pyarrow makes it in a list of numbers."""
+    if isinstance(value, dict):
+        return all(_keeps_booleans(item, read[key]) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_keeps_booleans, value, read))
+    return isinstance(value, bool) == isinstance(read, bool)

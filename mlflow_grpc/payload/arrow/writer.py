@@ -228,7 +228,8 @@ def _nested(source: Any, arrow: pa.DataType | None) -> pa.Array:
         arrow: Type of the column; by default with lists of a fixed size.
 
     """
-    column = pa.array(np.ascontiguousarray(source).reshape(-1))
+    native = source.astype(source.dtype.newbyteorder("="), copy=False)  # Arrow has one order of bytes.
+    column = pa.array(np.ascontiguousarray(native).reshape(-1))
     sizes = source.shape[1:]
     for depth, size in reversed(list(enumerate(sizes))):
         count = int(np.prod(source.shape[: depth + 1], dtype=np.int64))

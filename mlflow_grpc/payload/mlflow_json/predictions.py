@@ -143,7 +143,9 @@ class Predictions:
                 for row in rows
             ]
         if not self._is_nameless:
-            return [self._with_text_labels(row) if isinstance(row, dict) else row for row in rows]
+            # Rows with several values are values themselves, and so are the shorter rows among them.
+            is_bare = self._is_bare and all(len(row) == 1 for row in rows if isinstance(row, dict))
+            return [self._with_text_labels(row, is_bare) if isinstance(row, dict) else row for row in rows]
         names = self._by_name
         return [
             [row[name] for name in names] if isinstance(row, dict) and row.keys() == names.keys() else row
@@ -156,9 +158,9 @@ class Predictions:
             return row
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
 
-    def _with_text_labels(self, row: dict[Any, Any]) -> Any:
-        """Returns a row whose column labels are texts, as in JSON; its only value if the output has no name."""
-        if self._is_bare and len(row) == 1:
+    def _with_text_labels(self, row: dict[Any, Any], is_bare: bool) -> Any:
+        """Returns a row whose column labels are texts, as in JSON; its only value for a bare output."""
+        if is_bare:
             return next(iter(row.values()))
         return {key_text(name): value for name, value in row.items()} if self._by_name else row
 

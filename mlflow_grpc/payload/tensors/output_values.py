@@ -4,6 +4,7 @@ Rule of this module: values never change. A tensor has the declared datatype if 
 otherwise the datatype of the values.
 """
 
+import contextlib
 import datetime
 import json
 from dataclasses import dataclass
@@ -43,13 +44,24 @@ def column_tensor(column: TensorColumn, rows: list[Any]) -> OutputTensor:
             array = np.array(rows)
         except ValueError:  # Rows of different shapes.
             return _json_tensor(column.name, rows)
-        if array.dtype in OF_DTYPE:
+        if array.dtype in OF_DTYPE and _holds(array, rows):
             return number_tensor(column.name, array, column)
         flat = value_tensor(column.name, np.array(rows, dtype=object).ravel().tolist(), column)
         return OutputTensor(column.name, flat.datatype, array.shape, flat.elements, flat.content_type)
     if isinstance(column.type, AnyValue) or column.content_type == JSON:
         return _json_tensor(column.name, rows)
     return value_tensor(column.name, rows, column, is_column=True)
+
+
+def _holds(array: npt.NDArray[Any], rows: list[Any]) -> bool:
+    """Returns True if numpy has made an array of rows without a change, such as that of True to 1.0."""
+    if all(isinstance(row, np.ndarray) and row.dtype == array.dtype for row in rows):
+        return True
+    values = map(_plain, np.array(rows, dtype=object).ravel().tolist())
+    return all(
+        isinstance(value, bool) == isinstance(element, bool) and (value == element or value != value)  # noqa: PLR0124
+        for value, element in zip(values, array.ravel().tolist(), strict=True)
+    )
 
 
 def number_tensor(
@@ -94,7 +106,8 @@ def value_tensor(name: str, values: list[Any], column: TensorColumn | None, *, i
         tensor = number_tensor(name, array, column, is_column=is_column)
         return OutputTensor(name, tensor.datatype, shape, tensor.elements)
     if types <= {str}:
-        return OutputTensor(name, BYTES, shape, [utf8(value) for value in values], STR)
+        with contextlib.suppress(UnserializableOutput):  # JSON has a form for half a surrogate pair.
+            return OutputTensor(name, BYTES, shape, [utf8(value) for value in values], STR)
     if types <= {bytes, bytearray}:
         return OutputTensor(name, BYTES, shape, [bytes(value) for value in values])
     if all(isinstance(value, _TIMES) for value in values):

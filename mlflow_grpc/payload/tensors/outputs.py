@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydantic_core
 
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.errors import UnserializableOutput
@@ -69,7 +70,7 @@ class ModelOutputs:
         try:
             texts = json.loads(self._codec.encode(predictions, PLAIN_INPUT))["predictions"]
         except UnserializableOutput:  # Bytes that are not UTF-8 have no JSON, and a tensor holds them.
-            return rows
+            return [_json_but_bytes(row) for row in rows]
         return [
             {name: row[name] if isinstance(row.get(name), bytes) else value for name, value in text.items()}
             if isinstance(text, dict) and isinstance(row, dict)
@@ -114,7 +115,10 @@ class ModelOutputs:
             return None
         shape = (len(texts), 1) if is_column else array.shape
         name = column.name if column is not None else ONLY
-        return [OutputTensor(name, BYTES, shape, [utf8(text) for text in texts], STR)]
+        try:
+            return [OutputTensor(name, BYTES, shape, [utf8(text) for text in texts], STR)]
+        except UnserializableOutput:
+            return None
 
     def _of_table(self, table: Any) -> list[OutputTensor] | None:
         """Returns a tensor for each column of a pandas DataFrame whose columns are numbers."""
@@ -171,6 +175,25 @@ class ModelOutputs:
         bare = text[text.index(":") + 1 : -1].strip()  # Without {"predictions": ...} around it.
         name = self._columns[0].name if len(self._columns) == 1 else ONLY
         return OutputTensor(name, BYTES, (1, 1), [bare.encode()], JSON)
+
+
+def _json_but_bytes(value: Any) -> Any:
+    """Returns a Python value as pydantic writes it in JSON, except that bytes stay bytes.
+
+    Raises:
+        UnserializableOutput: A value has no JSON form.
+
+    """
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else _json_but_bytes(key): _json_but_bytes(value[key]) for key in value}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json_but_bytes(item) for item in value]
+    if isinstance(value, bytes):
+        return value
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except (pydantic_core.PydanticSerializationError, ValueError) as error:
+        raise UnserializableOutput("The model returned a value that has no JSON form.") from error
 
 
 def _is_table(predictions: Any) -> bool:
