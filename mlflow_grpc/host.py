@@ -34,6 +34,7 @@ from mlflow_grpc.rollout.rollout import Rollout
 from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
+from mlflow_grpc.services.health_access import HealthAccess
 from mlflow_grpc.services.named_models import NamedModels
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
@@ -96,7 +97,9 @@ class Host:
         self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
         self.utilization = Utilization(self.catalog)
         self._backend_metrics = BackendMetrics(self.open_calls)
-        self._health = health.HealthServicer(self.services)
+        self.catalog.names_models = configuration.access is None
+        access = None if self.gate is None else HealthAccess(self.gate, self.catalog)
+        self._health = health.HealthServicer(self.services, access)
         self.gauges = Gauges(metrics, self.catalog, lambda: self.is_serving) if metrics is not None else None
         """Gauges of the metrics; None if there are no metrics."""
         locks = LockSet.from_file(settings.lock)
@@ -120,7 +123,7 @@ class Host:
         )
         """The models as the Open Inference Protocol describes them."""
         open_inference_servicer = open_inference.OpenInferenceServicer(self.inference_models, named)
-        self._reflection = reflection.ReflectionServicer()
+        self._reflection = reflection.ReflectionServicer(self._typed)
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self.dispatcher, self.catalog),

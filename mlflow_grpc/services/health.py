@@ -21,6 +21,7 @@ from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
+    from mlflow_grpc.services.health_access import HealthAccess
 
 NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -35,14 +36,30 @@ SERVICE_UNKNOWN: int = _Response.SERVICE_UNKNOWN
 class HealthServicer:
     """Health of the server (the empty name), of each service and of each model, by their names."""
 
-    def __init__(self, services: tuple[str, ...]) -> None:
+    def __init__(self, services: tuple[str, ...], access: "HealthAccess | None" = None) -> None:
+        """Starts with the services NOT_SERVING.
+
+        Args:
+            services: Names of the services.
+            access: Who may see the health of which models; None if everyone may.
+
+        """
+        self._access = access
         self.services = ("", *services)
         """Names of the server as a whole and of its services."""
         self._statuses: dict[str, int] = dict.fromkeys(self.services, NOT_SERVING)
         self._watchers: dict[str, set[asyncio.Event]] = {}  # One event for each watcher, by the name that it watches.
 
     async def Check(self, request: Any, call: GrpcCall) -> Message:
-        """Returns the status of one service; NOT_FOUND if there is no such service."""
+        """Returns the status of one service; NOT_FOUND if there is no such service.
+
+        Raises:
+            UnknownService: There is no such service or model.
+            Unauthenticated: It may be a model, and the rules show models only to callers that are recognized.
+            PermissionDenied: The caller may not see the model.
+
+        """
+        self._check_access(request.service, call)
         status = self._statuses.get(request.service)
         if status is None:
             raise UnknownService("There is no service and no model of this name here. List lists their names.")
@@ -50,16 +67,21 @@ class HealthServicer:
         return response
 
     async def List(self, request: Any, call: GrpcCall) -> Message:
-        """Returns all statuses."""
-        statuses = {name: _Response(status=status) for name, status in self._statuses.items()}
+        """Returns all statuses, or those of the models that the caller may see and of the services."""
+        names = set(self._statuses)
+        if self._access is not None:
+            names = {*self.services, *self._access.visible(call)}
+        statuses = {name: _Response(status=status) for name, status in self._statuses.items() if name in names}
         response: Message = _messages.HealthListResponse(statuses=statuses)
         return response
 
     async def Watch(self, request: Any, call: GrpcCall) -> None:
         """Writes the status of one service now and whenever it changes; SERVICE_UNKNOWN while there is no such service.
 
-        A watcher that reads slowly gets the latest status and misses those before, as the protocol allows.
+        A watcher that reads slowly gets the latest status and misses those before, as the protocol allows. Raises the
+        errors of `Check`, except for UnknownService.
         """
+        self._check_access(request.service, call)
         name, changed = request.service, asyncio.Event()
         self._watchers.setdefault(name, set()).add(changed)
         last = None
@@ -68,6 +90,7 @@ class HealthServicer:
                 changed.clear()
                 status = self._statuses.get(name, SERVICE_UNKNOWN)
                 if status != last:
+                    self._check_access(name, call)  # There may have been no such model before.
                     await call.write(_Response(status=status))
                     last = status
                 await changed.wait()
@@ -75,6 +98,10 @@ class HealthServicer:
             self._watchers[name].discard(changed)
             if not self._watchers[name]:
                 del self._watchers[name]
+
+    def _check_access(self, name: str, call: GrpcCall) -> None:
+        if self._access is not None and name not in self.services:
+            self._access.check(name, call)
 
     @property
     def is_serving(self) -> bool:

@@ -19,12 +19,15 @@ from google.protobuf.message import Message
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
+from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.choices import Service
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.lockfile.format import LockedModel
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.subset import subset
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
@@ -36,6 +39,7 @@ from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import visible
 from mlflow_grpc.services.model_servicer import ModelServicer
 from mlflow_grpc.services.streams import error_message
 from mlflow_grpc.telemetry.calls import UNKNOWN
@@ -66,6 +70,15 @@ class TypedOffer:
     def fingerprint_of(self, entry: Entry) -> str:
         """Returns the fingerprint of a model's messages; empty if it has no typed RPCs."""
         return next((messages.fingerprint for other, _, messages in self.models if other is entry), "")
+
+
+@dataclass(frozen=True)
+class TypedFiles:
+    """The typed RPCs as reflection shows them."""
+
+    pool: DescriptorPool
+    file: FileDescriptorProto | None
+    """The file with its comments; None if there are no typed RPCs."""
 
 
 class TypedService(grpc.GenericRpcHandler):
@@ -119,6 +132,26 @@ class TypedService(grpc.GenericRpcHandler):
         maker = self._maker
         return comments.described(maker.file, maker.comments) if maker is not None else None
 
+    def seen_by(self, permit: Permit) -> frozenset[str]:
+        """Returns the names of the typed RPCs that reflection shows to a caller, without `get_models`."""
+        entries = permit.visible(Service.REFLECTION, [entry for entry, _ in self._messages])
+        return frozenset(
+            rpc.name for entry, messages in self._messages if entry in entries for rpc in service.rpcs_of(messages)
+        )
+
+    def part(self, rpcs: frozenset[str]) -> "TypedFiles | None":
+        """Returns the file with some of the typed RPCs; None if these are all. May be called in any thread.
+
+        The comments of a large file, and its pool, take some time.
+        """
+        maker = self._maker
+        if maker is None or rpcs >= {rpc.name for _, messages in self._messages for rpc in service.rpcs_of(messages)}:
+            return None
+        if not rpcs:
+            return TypedFiles(protos.POOL, None)
+        file = subset(maker.file, {"get_models", *rpcs})
+        return TypedFiles(protos.pool_with(file), comments.described(file, maker.comments))
+
     def make(self) -> bool:
         """Makes messages and RPCs for the loaded models that have a signature; called again when more are loaded.
 
@@ -163,10 +196,15 @@ class TypedService(grpc.GenericRpcHandler):
         self._handlers = handlers = {}
         if not planned:
             return
-        collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
+        collection_class = self._class("model_collection")
+        descriptions = [(typed_model[0], _description(*typed_model)) for typed_model in planned]
+        collection = collection_class(models=[description for _, description in descriptions])
 
         async def get_models(request: object, call: GrpcCall) -> Any:
-            return collection
+            entries = visible(call, [entry for entry, _ in descriptions])
+            if len(entries) == len(descriptions):
+                return collection
+            return collection_class(models=[description for entry, description in descriptions if entry in entries])
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
         handlers[_GET_MODELS] = self._dispatcher.handler(_GET_MODELS, descriptors["get_models"], get_models)
