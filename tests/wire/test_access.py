@@ -323,7 +323,14 @@ def test_rules_hold_for_every_protocol(ruled):
     web = bearer(TOKENS["web"])
     with Caller(ruled.address) as caller:
         assert raw(caller, f"{service}/ServerLive")
-        for name in ("ModelReady", "ModelInfer", "ServerMetadata", "ModelMetadata", "RepositoryIndex", "ModelStatistics"):
+        for name in (
+            "ModelReady",
+            "ModelInfer",
+            "ServerMetadata",
+            "ModelMetadata",
+            "RepositoryIndex",
+            "ModelStatistics",
+        ):
             assert refusal(raw, caller, f"{service}/{name}")[0] == "UNAUTHENTICATED"
         denied = infer(model_name="iris", model_version="1").SerializeToString()
         assert refusal(raw, caller, f"{service}/ModelInfer", denied, **web)[2] == "NOT_PERMITTED"

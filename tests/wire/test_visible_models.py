@@ -39,9 +39,7 @@ def server(tmp_path_factory):
     path = tmp_path_factory.mktemp("access") / "tokens"
     path.write_text(lines_of(TOKENS))
     configs = [ModelConfig(class_path=STEPPER, name=name, version="1", endpoint=True) for name in (OPEN, HIDDEN)]
-    with serving_models(
-        [(config, None) for config in configs], access=RULES, http_port=0, auth_tokens=path
-    ) as running:
+    with serving_models([(config, None) for config in configs], access=RULES, http_port=0, auth_tokens=path) as running:
         running.run(lambda: running.server.host._loader.offer_typed())
         yield running
 
@@ -177,7 +175,7 @@ def test_reflection_has_usable_files_for_each_caller(channel):
     assert any("A model to step through." in comment for comment in comments)
 
     by_all = reflected(channel, "all", file_containing_symbol=symbol).file_descriptor_response
-    hidden = f"model_grpc_service.ModelgRPCService.{HIDDEN}_predict"
+    hidden = f"model_grpc_service.{HIDDEN}_input"
     assert any(f"{HIDDEN}_predict".encode() in data for data in by_all.file_descriptor_proto)
     assert reflected(channel, "one", file_containing_symbol=hidden).error_response.error_code == 5
     assert not reflected(channel, "all", file_containing_symbol=hidden).HasField("error_response")

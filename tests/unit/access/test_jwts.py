@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 
 import jwt
 import pytest
@@ -136,6 +137,12 @@ def test_no_symmetric_algorithm_and_none_without_a_signature(provider, checked):
     assert checked((signed + b"." + signature).decode()) == Refusal.INVALID_JWT
     assert checked(jwt.encode(claims, secret, "HS256", headers={"kid": "shared"})) == Refusal.INVALID_JWT
     assert checked(jwt.encode(claims, "", "none")) == Refusal.INVALID_JWT
+
+
+def test_times_of_any_size(provider, checked):
+    """Signed times that no clock can have are refused, or are in the future, without an error of Python."""
+    for claims in ({"exp": 10**400}, {"exp": -(10**400)}, {"exp": NOW + 10, "nbf": 10**400}, {"exp": math.nan}):
+        assert checked(provider.sign(**claims)) in (Refusal.INVALID_JWT, Refusal.EXPIRED)
 
 
 def test_texts_that_are_no_jwts(checked):
