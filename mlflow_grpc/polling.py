@@ -16,6 +16,9 @@ logger = get_logger(__name__)
 LOOK_INTERVAL_S = 1.0
 """Time between two looks at a file, in seconds. Kubernetes replaces files without a signal, so they are read again."""
 
+SETTLE_S = 0.5
+"""Time for which a changed file has to stay the same, in seconds. A writer may be in the middle of it."""
+
 
 class Poller:
     """Calls a function in a daemon thread, from `__enter__` to `__exit__`."""
