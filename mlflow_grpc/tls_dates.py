@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 PROBLEMS = {9: "it is not valid yet", 10: "it has expired"}
-"""Certificates that are out of date, by OpenSSL's codes X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+"""What is wrong, by OpenSSL's codes X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 MAX_TURNS = 4
 """Maximum number of turns of both sides; a client checks the certificate in its second."""
