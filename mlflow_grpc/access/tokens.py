@@ -88,7 +88,7 @@ class TokenFile:
             raise StartError(f"--auth-tokens {path}: cannot read it: {error.strerror}") from error
         except ValueError as error:
             raise StartError(f"--auth-tokens {path}: {error}") from error
-        self._seen = self._content  # As the last look found it.
+        self._seen: bytes | None = self._content  # As the last look found it.
 
     def caller(self, digest: bytes) -> str | None:
         """Returns the name of the caller with a token of this digest; None if there is none.

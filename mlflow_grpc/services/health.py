@@ -8,7 +8,7 @@ changes.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -21,7 +21,6 @@ from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
-    from mlflow_grpc.services.health_access import HealthAccess
 
 NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -33,10 +32,20 @@ NOT_SERVING: int = _Response.NOT_SERVING
 SERVICE_UNKNOWN: int = _Response.SERVICE_UNKNOWN
 
 
+class ModelAccess(Protocol):
+    """Who may see the health of which models."""
+
+    def check(self, name: str, call: GrpcCall) -> None:
+        """Raises Unauthenticated or PermissionDenied if a caller may not see the health of the models of a name."""
+
+    def visible(self, call: GrpcCall) -> set[str]:
+        """Returns the names of the models that a caller may see."""
+
+
 class HealthServicer:
     """Health of the server (the empty name), of each service and of each model, by their names."""
 
-    def __init__(self, services: tuple[str, ...], access: "HealthAccess | None" = None) -> None:
+    def __init__(self, services: tuple[str, ...], access: ModelAccess | None = None) -> None:
         """Starts with the services NOT_SERVING.
 
         Args:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import ipaddress
 import logging
+import socket
 
 import grpc
 import pytest
@@ -59,6 +60,34 @@ def test_a_large_body_of_an_unknown_caller_is_not_read(server):
     assert response.status == 401
     assert response.headers[CLOSE[0].decode()] == CLOSE[1].decode()
     connection.close()
+
+
+def test_a_refused_call_keeps_its_connection(server):
+    """A caller whose small body has arrived may call again over the same connection, with another token."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+        for _ in range(3):
+            connection.request("POST", "/invocations", "x" * 1000, bearer("wrong"))
+            refused = connection.getresponse()
+            refused.read()
+            assert (refused.status, refused.headers["connection"]) == (401, None)
+            opened = connection.sock
+            connection.request("POST", "/invocations", "x", bearer(GOOD))
+            answered = connection.getresponse()
+            assert (answered.status, answered.read(), connection.sock) == (200, b"x", opened)
+
+
+@pytest.mark.parametrize("sent", ["expect: 100-continue\r\n\r\n", "\r\nhalf of it"])
+def test_nothing_is_awaited_for_a_refused_call(server, sent):
+    """A body that has not arrived is neither asked for nor waited for: the answer comes first, and closes."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as opened:
+        head = "POST /invocations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\ncontent-length: 100\r\n"
+        opened.sendall((head + sent).encode())
+        response = http.client.HTTPResponse(opened)
+        response.begin()
+        assert (response.status, response.headers["connection"]) == (401, "close")
+        response.close()
 
 
 def status_with(server, method, path, *values):
@@ -196,7 +225,7 @@ def test_names_in_certificates(tmp_path):
     ],
 )
 def test_both_ports_know_a_certificate_by_the_same_name(tmp_path, caplog, name, caller):
-    """Any type of name is the same over gRPC and HTTP; names that could break a log line are none."""
+    """Any type of name is the same over gRPC and HTTP; names that could break a log line do not count."""
     authority = Authority(tmp_path)
     cert, key = authority.server()
     files = authority.client(name)
@@ -213,5 +242,5 @@ def test_both_ports_know_a_certificate_by_the_same_name(tmp_path, caplog, name, 
         status = requests.post(url, data="x", verify=verify, cert=pair, timeout=30).status_code
         assert status == (200 if caller else 401)
     logs.calls.flush()
-    logged = [record.fields.get("caller") for record in caplog.records if record.msg == "call"]  # type: ignore[attr-defined]
+    logged = [record.fields.get("caller") for record in caplog.records if record.msg == "call"]
     assert logged == ([caller] * 2 if caller else [])

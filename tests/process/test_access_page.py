@@ -127,13 +127,13 @@ def test_certificates(folder):
             x509.UniformResourceIdentifier("spiffe://example.org/ns/prod/sa/web"),
             x509.DNSName("web.clients.example"),
         )
-        for name in names:
-            with Client(address, tls=tls(name)) as client:
+        for allowed in names:
+            with Client(address, tls=tls(allowed)) as client:
                 assert client.models()
         others = (
             x509.UniformResourceIdentifier("spiffe://example.org/ns/test/sa/web"),
             x509.DNSName("clients.example"),
         )
-        for name in others:
-            with Client(address, tls=tls(name)) as client, pytest.raises(Unauthenticated):
+        for other in others:
+            with Client(address, tls=tls(other)) as client, pytest.raises(Unauthenticated):
                 client.models()

@@ -117,7 +117,7 @@ def test_forms_of_an_authorization(tokens, values, error_class):
             ("/inference.GRPCInferenceService/RepositoryIndex", b""),
             ("/arrow.flight.protocol.FlightService/ListFlights", b""),
         ):
-            call = functools.partial(caller.channel.stream_stream(path), timeout=20, metadata=metadata)
+            call: Any = functools.partial(caller.channel.stream_stream(path), timeout=20, metadata=metadata)
             if error_class:
                 refused = refusal(lambda call=call, request=request: list(call(iter([request]))))
                 assert refused == ("UNAUTHENTICATED", "UNAUTHENTICATED", error_class)

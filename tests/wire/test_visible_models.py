@@ -151,7 +151,7 @@ def test_the_description_of_another_model_is_refused(server):
         assert requests.get(url, headers=bearer(TOKENS["one"]), timeout=30).status_code == status
 
 
-def reflected(channel: Any, caller: str, **request: str) -> Any:
+def reflected(channel: Any, caller: str, **request: Any) -> Any:
     (data,) = call(channel, REFLECTION, reflection_pb2.ServerReflectionRequest(**request).SerializeToString(), caller)
     return reflection_pb2.ServerReflectionResponse.FromString(data)
 
