@@ -188,6 +188,28 @@ def test_the_last_good_keys_stay(provider, checked, caplog):
     assert checked(later) == "alice"
 
 
+def test_keys_that_change_while_the_provider_is_away(caplog):
+    """JWTs of the keys before stay valid while nobody answers, those of a new key are refused, and count at once after
+    the provider is back with it.
+    """
+    with IdentityProvider() as provider:
+        provider.add_key("first")
+        checked = Checked(provider)
+        checked.source.look()
+    before = provider.sign(exp=NOW + 1000)
+    provider.add_key("second")
+    after = provider.sign("second", exp=NOW + 1000)
+    for _ in range(3):
+        assert checked.source.look() == keys.RETRY_INTERVAL_S
+        assert (checked(before), checked(after)) == ("alice", Refusal.UNKNOWN_KEY)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    with IdentityProvider() as returned:
+        returned.listed = provider.listed[1:]
+        checked.source._location = returned.url
+        assert checked.source.look() == keys.FETCH_INTERVAL_S
+        assert (checked(before), checked(after)) == (Refusal.UNKNOWN_KEY, "alice")
+
+
 def test_keys_in_a_file(provider, tmp_path):
     """A file of keys is read, and read again when it changes."""
     path = tmp_path / "keys.json"
