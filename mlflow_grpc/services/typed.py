@@ -34,7 +34,7 @@ from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.typed_plan import plan
-from mlflow_grpc.errors import ContractChanged, NotReady, ServingError
+from mlflow_grpc.errors import ContractChanged, NotReady, ServingError, Unsupported
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
@@ -99,6 +99,8 @@ class TypedService(grpc.GenericRpcHandler):
         self._handlers: dict[str, Handler] = {}
         stream = protos.service("MLflowStream").methods_by_name["predict_many"]  # Any message is read as a stream.
         self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready)
+        # gRPC's own answer would tell strangers which models there are not.
+        self._unknown = dispatcher.handler(_UNKNOWN_METHOD, stream, _no_such_method) if dispatcher.has_gate else None
         dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
@@ -109,8 +111,8 @@ class TypedService(grpc.GenericRpcHandler):
         """Returns the handler of a method; gRPC calls this for each call."""
         path = handler_call_details.method
         handler = self._handlers.get(path)
-        if handler is None and path.startswith(_PREFIX) and self._is_loading:
-            return self._while_loading
+        if handler is None and path.startswith(_PREFIX):
+            return self._while_loading if self._is_loading else self._unknown
         return handler
 
     @property
@@ -251,6 +253,10 @@ class TypedService(grpc.GenericRpcHandler):
 
 async def _not_ready(request: object, call: GrpcCall) -> NoReturn:
     raise NotReady(Stage.LOADING.value)
+
+
+async def _no_such_method(request: object, call: GrpcCall) -> NoReturn:
+    raise Unsupported("Method not found!")
 
 
 def _unchanged(answer: Message) -> Message:

@@ -181,6 +181,14 @@ def test_reflection_has_usable_files_for_each_caller(channel):
     assert not reflected(channel, "all", file_containing_symbol=hidden).HasField("error_response")
 
 
+def test_strangers_learn_no_names_of_models(channel):
+    """A caller that is not recognized gets the same answer for the typed RPCs of models that exist, and of others."""
+    for name in (OPEN, HIDDEN, "unknown"):
+        assert call(channel, f"{TYPED}/{name}_predict", b"", "")[0].startswith(b"UNAUTHENTICATED")
+    assert call(channel, f"{TYPED}/unknown_predict", b"", "all") == [b"UNIMPLEMENTED: Method not found!"]
+    assert call(channel, f"{TYPED}/{HIDDEN}_predict", b"", "one")[0].startswith(b"PERMISSION_DENIED")
+
+
 def test_what_reflection_shows_without_models(channel):
     """A caller without the service is refused, and no caller is recognized by a wrong token."""
     assert call(channel, *calls()["services"], "caller")[0].startswith(b"PERMISSION_DENIED")
