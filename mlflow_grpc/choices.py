@@ -92,4 +92,4 @@ class Service(StrEnum):
     PAGE = "page"
     """What the page shows of the server besides its models."""
     HEALTH = "health"
-    """Health checks, which need no permission."""
+    """The health of models. That of the server as a whole needs no permission."""

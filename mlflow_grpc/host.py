@@ -38,6 +38,7 @@ from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
+from mlflow_grpc.services.health_access import HealthAccess
 from mlflow_grpc.services.named_models import NamedModels
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
@@ -109,7 +110,9 @@ class Host:
         self.catalog.equip = partial(add_layers, timeout_s=settings.timeout_s)
         self.utilization = Utilization(self.catalog)
         self._backend_metrics = BackendMetrics(self.open_calls)
-        self._health = health.HealthServicer(self.services)
+        self.catalog.names_models = configuration.access is None
+        access = None if self.gate is None else HealthAccess(self.gate, self.catalog)
+        self._health = health.HealthServicer(self.services, access)
         self.gauges = Gauges(metrics, self.catalog, lambda: self.is_serving) if metrics is not None else None
         """Gauges of the metrics; None if there are no metrics."""
         self._locks = locks = LockSet.from_file(settings.lock)
@@ -137,7 +140,7 @@ class Host:
         open_inference_servicer = open_inference.OpenInferenceServicer(
             self.inference_models, named, self._rollout.reload
         )
-        self._reflection = reflection.ReflectionServicer()
+        self._reflection = reflection.ReflectionServicer(self._typed)
         handlers = [
             self._typed,  # gRPC searches them in this order for each call.
             *text.handlers(self.dispatcher, self.catalog),

@@ -16,6 +16,9 @@ logger = get_logger(__name__)
 LOOK_INTERVAL_S = 1.0
 """Time between two looks at a file, in seconds. Kubernetes replaces files without a signal, so they are read again."""
 
+SETTLE_S = 0.5
+"""Time for which a changed file has to stay the same, in seconds. A writer may be in the middle of it."""
+
 
 class Poller:
     """Calls a function in a daemon thread, from `__enter__` to `__exit__`."""
@@ -26,7 +29,8 @@ class Poller:
         Args:
             look: Called again and again; returns the time until its next call, in seconds. An exception is logged.
             name: Name of the thread.
-            cooldown_s: Minimum time between two calls, even after `wake`, in seconds.
+            cooldown_s: Minimum time between two calls of which the second follows a `wake`, in seconds; less if the
+                first has asked for less.
 
         """
         self._look = look
@@ -61,5 +65,7 @@ class Poller:
                 delay_s = self._look()
             except Exception:
                 logger.exception("%s failed, and is tried again", self._name)
-            self._woken.wait(delay_s)
-            self._stopped.wait(max(0.0, looked_at + self._cooldown_s - time.monotonic()))
+            if self._woken.wait(delay_s):
+                # A wake never makes the next call later than it would have been without.
+                cooldown_s = min(self._cooldown_s, delay_s)
+                self._stopped.wait(max(0.0, looked_at + cooldown_s - time.monotonic()))

@@ -1,7 +1,7 @@
 """The TLS files of both ports: their check, and new ones while the server runs.
 
-Rule of this module: a certificate takes effect only after OpenSSL has loaded it with its key and authorities. It knows
-neither gRPC nor HTTP; each port fetches the current files for a new connection.
+Rule of this module: a certificate takes effect only after OpenSSL has loaded it with its key and authorities, and while
+clients accept its dates. It knows neither gRPC nor HTTP; each port fetches the current files for a new connection.
 """
 
 import ssl
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.polling import LOOK_INTERVAL_S
+from mlflow_grpc.polling import LOOK_INTERVAL_S, SETTLE_S
 from mlflow_grpc.settings import Settings, spelling
+from mlflow_grpc.tls_dates import date_problem
 
 logger = get_logger(__name__)
 
@@ -49,12 +50,14 @@ class TlsFiles:
         """Contents of the last valid files. Each change is another object."""
         self.context = self._load()
         """Context of `ssl` with these files, for a server."""
-        self._is_reported = True
+        self._is_reported = False
+        if problem := date_problem(self.context, cert):
+            logger.warning("clients refuse the certificate %s: %s", cert, problem)
 
     def look(self) -> float:
         """Reads the files again, and takes them if they have changed and are valid; called in one thread.
 
-        A problem is reported if the second look finds the same files, because they may be in the middle of a change.
+        A change counts if the next look finds it too, because the files may be in the middle of a change.
 
         Returns:
             The time until the next look, in seconds.
@@ -66,12 +69,15 @@ class TlsFiles:
         except OSError as error:
             files, problem = None, f"cannot read {error.filename}: {error.strerror}"
         is_new, self._seen = files != self._seen, files
-        self._is_reported = self._is_reported and not is_new
-        if files == self.current or self._is_reported:
+        if is_new:
+            self._is_reported = False
+        if files == self.current:
             return LOOK_INTERVAL_S
+        if is_new:
+            return SETTLE_S
         if files is not None:
             problem = self._take(files)
-        if problem and not is_new:
+        if problem and not self._is_reported:
             self._is_reported = True
             logger.error("the TLS files before stay in use, because the new ones are not usable: %s", problem)
         return LOOK_INTERVAL_S
@@ -80,6 +86,8 @@ class TlsFiles:
         """Takes new files, and returns what is wrong with them if they are not usable."""
         try:
             context = self._load()
+            if problem := date_problem(context, self._cert):
+                return f"clients refuse the certificate {self._cert}: {problem}"
             is_settled = self._read() == files
         except (StartError, OSError) as error:
             return str(error)

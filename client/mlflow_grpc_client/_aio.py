@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -24,6 +23,7 @@ from mlflow_grpc_client._requests import AsyncRequests
 from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current_task_cancelled
 from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
+from mlflow_grpc_client._token_function import token_awaited_until
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
@@ -121,7 +121,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
                 request = requests or ready.requests.SerializeToString()
-                metadata = await self._authorized(ready.metadata)
+                metadata = await self._authorized(ready, deadline)
                 call = method(request, timeout=remaining_s(deadline), metadata=metadata)
             except BaseException:
                 self._channels.release(channel)
@@ -135,7 +135,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
 
     async def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request, metadata = call.request.SerializeToString(), await self._authorized(call.metadata)
+        request, metadata = call.request.SerializeToString(), await self._authorized(call, deadline)
         channel = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
@@ -154,12 +154,12 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
         self._results.warn(call, trailers)
         return self._results.answer(call, answer)
 
-    async def _authorized(self, metadata: Metadata) -> Metadata:
+    async def _authorized(self, call: Call | Stream, deadline: float) -> Metadata:
         """The metadata of a call with the token of the client; raises what the function of the token raises."""
-        if self._token is None or has_authorization(metadata):
-            return metadata
-        token = self._token()
-        return (*metadata, (AUTHORIZATION_KEY, authorization(await token if inspect.isawaitable(token) else token)))
+        if self._token is None or has_authorization(call.metadata):
+            return call.metadata
+        token = await token_awaited_until(self._token, deadline, call.timeout_s)
+        return (*call.metadata, (AUTHORIZATION_KEY, authorization(token)))
 
     async def _acquire(self, call: Call | Stream, deadline: float) -> grpc.aio.Channel:
         """The channel for a call, to be released when the call has ended."""

@@ -22,6 +22,7 @@ from mlflow_grpc_client._reflection import ProtoFile
 from mlflow_grpc_client._streams import Answers, ResponseReader
 from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
+from mlflow_grpc_client._token_function import token_until
 from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import TypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
@@ -152,7 +153,7 @@ class Client(BaseClient[Answers, TypedModel]):
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
         try:
             request = requests or ready.requests.SerializeToString()
-            call = method(request, timeout=remaining_s(deadline), metadata=self._authorized(ready.metadata))
+            call = method(request, timeout=remaining_s(deadline), metadata=self._authorized(ready, deadline))
         except BaseException as error:
             release()
             if not self._results.is_closed or not isinstance(error, ValueError):
@@ -164,7 +165,7 @@ class Client(BaseClient[Answers, TypedModel]):
 
     def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request, metadata = call.request.SerializeToString(), self._authorized(call.metadata)
+        request, metadata = call.request.SerializeToString(), self._authorized(call, deadline)
         channel = self._acquire(call, deadline)
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
@@ -180,11 +181,12 @@ class Client(BaseClient[Answers, TypedModel]):
         self._results.warn(call, rpc.trailing_metadata())
         return self._results.answer(call, answer)
 
-    def _authorized(self, metadata: Metadata) -> Metadata:
+    def _authorized(self, call: Call | Stream, deadline: float) -> Metadata:
         """The metadata of a call with the token of the client; raises what the function of the token raises."""
-        if self._token is None or has_authorization(metadata):
-            return metadata
-        return (*metadata, (AUTHORIZATION_KEY, authorization(self._token())))
+        if self._token is None or has_authorization(call.metadata):
+            return call.metadata
+        token = token_until(self._token, deadline, call.timeout_s)
+        return (*call.metadata, (AUTHORIZATION_KEY, authorization(token)))
 
     def _acquire(self, call: Call | Stream, deadline: float) -> grpc.Channel:
         """The channel for a call, to be released when the call has ended."""

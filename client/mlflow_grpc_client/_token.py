@@ -65,6 +65,17 @@ class TokenFile:
         return TokenFile, (self.path,)
 
 
+@dataclass(frozen=True)
+class TokenText:
+    """A token that does not change."""
+
+    text: str = field(repr=False)
+
+    def __call__(self) -> str:
+        """Returns the token."""
+        return self.text
+
+
 def checked_token(
     token: Any, target: Target, *, encrypted: bool, over_plaintext: bool | None
 ) -> Callable[[], Any] | None:
@@ -94,9 +105,8 @@ def checked_token(
             "--tls, grpcs://), or give token_over_plaintext=True (--token-over-plaintext) if the network is safe"
         )
     if isinstance(token, str):
-        text = token
-        authorization(text)
-        return lambda: text
+        authorization(token)
+        return TokenText(token)
     if not callable(token):
         raise TypeError(f"token is a text or a function that returns one; not {type(token).__name__}")
     function: Callable[[], Any] = token

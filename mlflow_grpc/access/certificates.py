@@ -1,12 +1,13 @@
 """Names of callers in client certificates (`--auth-tls-san`).
 
 Rule of this module: TLS has checked the certificate, and this module only selects a name in it. The common name of the
-subject does not count, as in RFC 9525.
+subject does not count, as in RFC 9525. A name that could break a log line does not count either.
 """
 
 from collections.abc import Sequence
 
 from mlflow_grpc.access.patterns import matcher_of
+from mlflow_grpc.access.tokens import is_name
 
 
 class CertificateNames:
@@ -22,4 +23,5 @@ class CertificateNames:
         If several names may, the pattern decides that comes first in the setting, and then their order in the
         certificate.
         """
-        return next((name for matcher in self._matchers for name in names if matcher.fullmatch(name)), None)
+        usable = list(filter(is_name, names))
+        return next((name for matcher in self._matchers for name in usable if matcher.fullmatch(name)), None)

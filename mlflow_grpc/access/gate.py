@@ -48,18 +48,21 @@ class Gate:
         """
         self._tokens, self._jwts, self._certificates = tokens, jwts, certificates
         self._permits = Permits(rules, lambda: self.count(Refusal.NOT_PERMITTED.value))
+        self.has_rules = rules is not None
+        """True if callers differ in the models that they may see."""
         self.pollers = pollers
         self.count: Callable[[str], object] = lambda _: None
         """Called with the reason of each refusal, of which there are as many as `Refusal` has members."""
 
     def enter(
-        self, service: Service, authorization: str | None, certificate_names: Callable[[], Sequence[str]]
+        self, service: Service, authorizations: Sequence[str], certificate_names: Callable[[], Sequence[str]]
     ) -> Permit:
         """Returns the permit of a caller that may use a service.
 
         Args:
             service: What is called.
-            authorization: Value of the metadata key or header `authorization`; None if the call has none.
+            authorizations: Values of the metadata key or header `authorization`. More than one are refused, because a
+                proxy may have checked another one than this server would.
             certificate_names: Returns the subject alternative names of the client's certificate.
 
         Raises:
@@ -69,7 +72,7 @@ class Gate:
 
         """
         try:
-            permit = self._permits.of(self._caller(authorization, certificate_names))
+            permit = self._permits.of(self._caller(authorizations, certificate_names))
         except Refused as refused:
             self.count(refused.refusal.value)
             raise error_of(refused.refusal) from None
@@ -79,8 +82,23 @@ class Gate:
         permit.check(service)
         return permit
 
-    def _caller(self, authorization: str | None, certificate_names: Callable[[], Sequence[str]]) -> str:
-        if authorization is None:
+    def recognized(
+        self, authorizations: Sequence[str], certificate_names: Callable[[], Sequence[str]]
+    ) -> Permit | None:
+        """Returns the permit of a caller, for what is open to everyone; None if the caller is not recognized.
+
+        Args:
+            authorizations: As in `enter`.
+            certificate_names: As in `enter`.
+
+        """
+        try:
+            return self._permits.of(self._caller(authorizations, certificate_names))
+        except (Refused, NoKeys):
+            return None
+
+    def _caller(self, authorizations: Sequence[str], certificate_names: Callable[[], Sequence[str]]) -> str:
+        if not authorizations:
             if self._certificates is None:
                 raise Refused(Refusal.NO_CREDENTIALS)
             name = self._certificates.caller(certificate_names())
@@ -88,6 +106,9 @@ class Gate:
                 only_certificates = self._tokens is None and self._jwts is None
                 raise Refused(Refusal.WRONG_CERTIFICATE if only_certificates else Refusal.NO_CREDENTIALS)
             return name
+        if len(authorizations) > 1:
+            raise Refused(Refusal.SEVERAL_AUTHORIZATIONS)
+        (authorization,) = authorizations
         if authorization[: len(SCHEME)].lower() != SCHEME:
             raise Refused(Refusal.NOT_BEARER)
         token = authorization[len(SCHEME) :].strip()

@@ -105,7 +105,7 @@ class JwtVerifier:
             claims = self._verified(token, keys)
             expires_at, valid_from = _number(claims, "exp", math.nan), _number(claims, "nbf", 0.0)
         # PyJWT lets errors of Python through for some texts that are no JWTs.
-        except (PyJWTError, ValueError, TypeError, RecursionError):
+        except (PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise Refused(Refusal.INVALID_JWT) from None
         if not now < expires_at:
             raise Refused(Refusal.EXPIRED)

@@ -1,11 +1,12 @@
 """What a recognized caller may do: the rules of the key `access` of a configuration file.
 
 Rule of this module: a caller may do what at least one rule allows, and nothing else. Without the key, every recognized
-caller may do everything. Health needs no permission, so it is not asked here.
+caller may do everything. The health of the server as a whole needs no permission, so it is not asked here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from mlflow_grpc.access.patterns import Matcher, matcher_of, matches_any
 from mlflow_grpc.access_config import AccessRule
@@ -14,6 +15,16 @@ from mlflow_grpc.errors import PermissionDenied
 
 MAX_PERMITS = 10_000
 """Maximum number of callers whose permits are kept. JWTs can have any number of subjects."""
+
+
+class Named(Protocol):
+    """A model with a name and a version."""
+
+    name: str
+    version: str
+
+
+NamedT = TypeVar("NamedT", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,7 @@ class Rule:
     def of(cls, rule: AccessRule) -> "Rule":
         """Compiles a rule of a configuration file."""
         callers, models = (tuple(map(matcher_of, patterns)) for patterns in (rule.callers, rule.models))
-        return cls(callers, models, frozenset(rule.services))
+        return cls(callers, models, rule.allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,10 @@ class Permit:
         return self.rules is None or any(
             service in rule.services and any(matches_any(rule.models, label) for label in labels) for rule in self.rules
         )
+
+    def visible(self, service: Service, models: Iterable[NamedT]) -> list[NamedT]:
+        """Returns the models for which the caller may use a service, in their order."""
+        return [model for model in models if self.allows_model(service, model.name, model.version)]
 
     def check(self, service: Service) -> None:
         """Raises PermissionDenied if the caller may not use a service."""

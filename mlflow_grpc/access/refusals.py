@@ -16,6 +16,7 @@ class Refusal(StrEnum):
 
     NO_CREDENTIALS = "NO_CREDENTIALS"
     NOT_BEARER = "NOT_BEARER"
+    SEVERAL_AUTHORIZATIONS = "SEVERAL_AUTHORIZATIONS"
     UNKNOWN_TOKEN = "UNKNOWN_TOKEN"  # noqa: S105 - a reason, not a password
     INVALID_JWT = "INVALID_JWT"
     EXPIRED = "EXPIRED"
@@ -29,6 +30,8 @@ class Refusal(StrEnum):
 _MESSAGES = {
     Refusal.NO_CREDENTIALS: f"The call has no token, and this server requires one. {ADVICE}",
     Refusal.NOT_BEARER: f"The call has an authorization that is not a bearer token. {ADVICE}",
+    Refusal.SEVERAL_AUTHORIZATIONS: "The call has several authorizations, of which a proxy may have checked another "
+    "one than this server would. Send one.",
     Refusal.UNKNOWN_TOKEN: "The token of the call is not one of this server. Ask its operator for a valid one.",
     Refusal.INVALID_JWT: "The JWT of the call is not valid here: its signature, algorithm, issuer, audience or subject "
     "is not one that this server accepts. Get one for this server from the identity provider.",

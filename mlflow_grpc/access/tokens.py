@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.polling import LOOK_INTERVAL_S
+from mlflow_grpc.polling import LOOK_INTERVAL_S, SETTLE_S
 
 logger = get_logger(__name__)
 
@@ -82,12 +82,13 @@ class TokenFile:
         """
         self._path = path
         try:
-            self._content: bytes | None = path.read_bytes()
+            self._content: bytes | None = path.read_bytes()  # As it was judged last.
             self._names = parse(self._content)
         except OSError as error:
             raise StartError(f"--auth-tokens {path}: cannot read it: {error.strerror}") from error
         except ValueError as error:
             raise StartError(f"--auth-tokens {path}: {error}") from error
+        self._seen: bytes | None = self._content  # As the last look found it.
 
     def caller(self, digest: bytes) -> str | None:
         """Returns the name of the caller with a token of this digest; None if there is none.
@@ -99,6 +100,9 @@ class TokenFile:
     def look(self) -> float:
         """Reads the file again, and takes its tokens if it has changed and is valid; called in one thread.
 
+        A change counts if the next look finds it too. The first lines of a file that is being written would be a valid
+        file, and lock out the callers of the others.
+
         Returns:
             The time until the next look, in seconds.
 
@@ -108,8 +112,11 @@ class TokenFile:
             problem = ""
         except OSError as error:
             content, problem = None, f"it cannot be read: {error.strerror}"
+        is_settled, self._seen = content == self._seen, content
         if content == self._content:
             return LOOK_INTERVAL_S
+        if not is_settled:
+            return SETTLE_S
         self._content = content
         if content is not None:
             try:

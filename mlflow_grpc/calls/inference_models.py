@@ -62,9 +62,18 @@ class InferenceModels:
         metadata: Message = _Metadata(name="mlflow-grpc", version=__version__, extensions=extensions)
         return metadata
 
-    def metadata(self, entry: Entry) -> Message:
-        """Returns the ModelMetadataResponse of a model; raises NotReady while it is being loaded."""
-        versions = [twin.version for twin in self.catalog.entries if twin.name == entry.name and twin.version]
+    def metadata(self, entry: Entry, visible: list[Entry]) -> Message:
+        """Returns the ModelMetadataResponse of a model.
+
+        Args:
+            entry: The model.
+            visible: Models that the caller may see, whose versions are listed.
+
+        Raises:
+            NotReady: The model is still being loaded.
+
+        """
+        versions = [twin.version for twin in visible if twin.name == entry.name and twin.version]
         return tensor_descriptions.metadata_of(entry, entry.engine.model, versions)
 
     def config(self, entry: Entry) -> Message:

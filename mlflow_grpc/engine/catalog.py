@@ -101,6 +101,8 @@ class Catalog:
         """
         self.stage = Stage.LOADING
         """Stage of the server. A model may be open before, once it is ready."""
+        self.names_models = True
+        """True if errors list the models; False if rules say who may see which model."""
         self.replaced: list[Entry] = []
         """Versions that others have replaced, until they are closed. Calls that began with them end with them."""
         self.revision = 0
@@ -280,7 +282,7 @@ class Catalog:
             return self._default()
         entries = [entry for entry in self.entries if entry.name == name and version in ("", entry.version)]
         if not entries:
-            raise UnknownModel(f"There is no such model here. There are: {self._names()}.")
+            raise UnknownModel(f"There is no such model here. {self._names()}")
         return _preferred(entries)
 
     def is_default(self, entry: Entry) -> bool:
@@ -331,10 +333,12 @@ class Catalog:
         return _preferred(candidates)
 
     def _choice(self) -> str:
-        return f"name one in the metadata or header {MODEL_KEY}: name or name/version. There are: {self._names()}."
+        return f"name one in the metadata or header {MODEL_KEY}: name or name/version. {self._names()}"
 
     def _names(self) -> str:
-        return ", ".join(self.labels) or "none"
+        if not self.names_models:
+            return "ListModels, or GET /models, shows those that you may see."
+        return f"There are: {', '.join(self.labels) or 'none'}."
 
 
 def _preferred(entries: list[Entry]) -> Entry:

@@ -1,7 +1,7 @@
 """The OpenAPI document at /openapi.json, and Swagger UI for it at /docs.
 
 Rule of this module: the document is generated on the first request, outside the event loop, and kept until another
-model is loaded. The page loads nothing from another host.
+model is loaded. Callers that may see other models get another document. The page loads nothing from another host.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
+from mlflow_grpc.choices import Service
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.daemon_threads import in_daemon_thread
-from mlflow_grpc.engine.catalog import Catalog
+from mlflow_grpc.engine.catalog import Catalog, Entry
+from mlflow_grpc.http.guard import visible
 from mlflow_grpc.http.response import JSON
 from mlflow_grpc.http.route import JsonRoute
 from mlflow_grpc.http.security_headers import FOR_SWAGGER_UI
@@ -93,31 +95,36 @@ def swagger_ui() -> Path:
 
 
 class _CachedDocument:
-    """The document of the loaded models."""
+    """The documents of the loaded models."""
 
     def __init__(self, catalog: Catalog, service: ServiceInfo) -> None:
         self._catalog, self._service = catalog, service
         self._lock = asyncio.Lock()
         self._revision = -1
-        self._body = b""
+        self._bodies: dict[tuple[int, ...], bytes] = {}  # By the models in them. The rules limit their number.
 
-    async def respond(self, _: Request) -> Response:
-        """Returns the document."""
+    async def respond(self, request: Request) -> Response:
+        """Returns the document of the models that the caller may see."""
         try:
             async with self._lock:
-                revision = self._catalog.revision
+                revision, entries = self._catalog.revision, self._catalog.entries
                 if revision != self._revision:
+                    self._bodies, self._revision = {}, revision
+                shown = visible(request.scope, Service.MODELS, entries)
+                numbers = tuple(number for number, entry in enumerate(entries) if entry in shown)
+                document = self._bodies.get(numbers)
+                if document is None:
                     # The thread only reads the catalog. If another model is loaded meanwhile, a new document follows.
-                    self._body = await in_daemon_thread(self._make, name="openapi")
-                    self._revision = revision
+                    document = await in_daemon_thread(lambda: self._make(shown), name="openapi")
+                    self._bodies[numbers] = document
         except Exception:
             logger.exception("the OpenAPI document cannot be generated")
             text = "The document cannot be generated. The server's log says why."
             body = {"error_code": "INTERNAL_ERROR", "message": text}
             return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return Response(self._body, media_type=JSON)
+        return Response(document, media_type=JSON)
 
-    def _make(self) -> bytes:
+    def _make(self, entries: list[Entry]) -> bytes:
         from mlflow_grpc.http.openapi.document import document_of  # The server starts faster without it.
 
-        return json.dumps(document_of(self._catalog, self._service)).encode()
+        return json.dumps(document_of(self._catalog, self._service, entries)).encode()

@@ -33,6 +33,9 @@ LINGER_S, LINGER_BODIES = 1.0, 2
 """Maximum time to read the rest of a request whose response has been sent, in seconds, and its maximum size, as a
 multiple of the largest body that the server takes."""
 
+SMALL_BYTES = 65_536
+"""Maximum size of a body that is discarded to keep the connection of a refused call; uvicorn buffers as much anyway."""
+
 LOOK_AFTER_S = 0.1
 """Time after which the server checks whether the caller of an unanswered call has left, in seconds. Most calls are
 answered earlier."""
@@ -163,12 +166,17 @@ class ModelEndpoint:
                 return response
 
     async def _send(self, call: HttpCall, response: WholeResponse, send: Send) -> None:
-        """Sends a response. If the body of the request was not read, the connection is closed after it.
+        """Sends a response. If the body of the request was not read, and is not small, the connection is closed then.
+
+        A refused caller with a small body keeps its connection, because a new one costs the server twice as much as the
+        refusal, and more with TLS.
 
         If the connection stayed open, the rest of the body would have to be read, whatever its size. If it were closed
         at once, the kernel would reset it because of the unread bytes, and the caller might lose the response. The
         server therefore reads on for a moment, as nginx does (`lingering_close`).
         """
+        if not call.is_read:
+            await call.discard_arrived(max_bytes=SMALL_BYTES)
         response.headers += self._headers(call)
         if call.is_read:
             await response.send(send)

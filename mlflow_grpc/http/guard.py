@@ -4,6 +4,7 @@ Rule of this module: it passes headers and certificates to `mlflow_grpc.access`,
 are checked by `dispatch`, which also writes their log lines, except for requests with a wrong method.
 """
 
+import ipaddress
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,15 +16,21 @@ from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.choices import Service
+from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.errors import ServingError
 from mlflow_grpc.http.errors import of_error
 from mlflow_grpc.http.response import CLOSE
+
+AUTHORIZATION = AUTHORIZATION_KEY.encode()
 
 PERMIT_KEY = "mlflow_grpc.permit"
 """Key of the scope with the permit of the caller; it is not there if every caller may call."""
 
 CERTIFICATE_KEY = "mlflow_grpc.certificate"
 """Key of the scope with the subject alternative names of the client's certificate."""
+
+MODEL_READY = ("/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}/ready")
+"""Routes with the health of a model. It is open unless rules say who may see which model."""
 
 _SERVICES = {
     "/ping": Service.HEALTH,
@@ -33,8 +40,7 @@ _SERVICES = {
     "/api/health/startup": Service.HEALTH,
     "/v2/health/live": Service.HEALTH,
     "/v2/health/ready": Service.HEALTH,
-    "/v2/models/{name}/ready": Service.HEALTH,
-    "/v2/models/{name}/versions/{version}/ready": Service.HEALTH,
+    **dict.fromkeys(MODEL_READY, Service.HEALTH),
     "/metrics": Service.METRICS,
     "/page/server.json": Service.PAGE,
     # The files of the page are the same for every server, and ask for the token that the others need.
@@ -42,6 +48,9 @@ _SERVICES = {
     "/page/{digest}/{name}": Service.HEALTH,
 }
 """What routes that call no model belong to, by the templates of their paths; others describe the models."""
+
+SAN_TYPES = ("DNS", "URI", "email", "IP Address")
+"""Types of the names in a certificate that name a caller, as `ssl` calls them. gRPC has no others."""
 
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 """Methods whose requests normally have no body, so that their connection can stay open."""
@@ -66,9 +75,15 @@ def permit_of(gate: Gate, service: Service, scope: Scope) -> Permit:
         scope: ASGI's connection scope.
 
     """
-    header = dict(scope["headers"]).get(AUTHORIZATION_KEY.encode())
+    sent = [value.decode("latin-1") for name, value in scope["headers"] if name == AUTHORIZATION]
     names: Callable[[], list[str]] = lambda: scope.get(CERTIFICATE_KEY, [])  # noqa: E731 - its type is checked here
-    return gate.enter(service, None if header is None else header.decode("latin-1"), names)
+    return gate.enter(service, sent, names)
+
+
+def visible(scope: Scope, service: Service, entries: list[Entry]) -> list[Entry]:
+    """Returns the models that a request may see by a service; all of them if every caller may call."""
+    permit: Permit | None = scope.get(PERMIT_KEY)
+    return entries if permit is None else permit.visible(service, entries)
 
 
 def peer_of(scope: Scope) -> str:
@@ -81,8 +96,19 @@ def peer_of(scope: Scope) -> str:
 
 
 def alternative_names(certificate: dict[str, Any] | None) -> list[str]:
-    """Returns the subject alternative names in a certificate, as `SSLObject.getpeercert` returns it."""
-    return [str(value) for _, value in (certificate or {}).get("subjectAltName", ())]
+    """Returns the subject alternative names in a certificate, as `SSLObject.getpeercert` returns it.
+
+    They are those that gRPC knows, in its order and in its form of IPv6 addresses.
+    """
+    names = (certificate or {}).get("subjectAltName", ())
+    return [_address(value) if of == "IP Address" else str(value) for of, value in names if of in SAN_TYPES]
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return text
 
 
 class GuardedRoute(BaseRoute):
@@ -118,7 +144,7 @@ class GuardedRoute(BaseRoute):
 
 
 def guarded(route: BaseRoute, gate: Gate | None, open_calls: OpenCalls) -> BaseRoute:
-    """Returns a route behind the gate; the route itself if there is no gate, or for health.
+    """Returns a route behind the gate; the route itself if there is no gate, or for what is open to everyone.
 
     Args:
         route: The route.
@@ -126,6 +152,8 @@ def guarded(route: BaseRoute, gate: Gate | None, open_calls: OpenCalls) -> BaseR
         open_calls: Counts refusals for the log.
 
     """
-    if gate is None or service_of(str(getattr(route, "path", ""))) is Service.HEALTH:
+    path = str(getattr(route, "path", ""))
+    is_open = service_of(path) is Service.HEALTH and not (gate is not None and gate.has_rules and path in MODEL_READY)
+    if gate is None or is_open:
         return route
     return GuardedRoute(route, gate, open_calls)

@@ -183,6 +183,19 @@ class HttpCall(Call):
                     discarded_bytes += len(event["body"])
                     self.is_read = not event["more_body"]
 
+    async def discard_arrived(self, *, max_bytes: int) -> None:
+        """Discards a small body that has already arrived, without waiting for one that has not.
+
+        A caller that waits for status 100 has sent none, and should not send one in vain.
+
+        Args:
+            max_bytes: Maximum size of a body that is discarded.
+
+        """
+        length = self.metadata("content-length")
+        if length is not None and int(length) <= max_bytes and self.metadata("expect") is None:
+            await self.discard_body(max_bytes=max_bytes, timeout_s=0)
+
     async def wait_until_left(self) -> None:
         """Returns once the caller has left; called after the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":

@@ -27,7 +27,7 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, RequestReadTimeout, ServingError
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import headers_of, status_of
-from mlflow_grpc.http.guard import PERMIT_KEY
+from mlflow_grpc.http.guard import PERMIT_KEY, visible
 from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.message_json import as_json
 from mlflow_grpc.http.response import JSON, WholeResponse
@@ -112,11 +112,11 @@ class _InferenceService:
         if name == ALL_STATISTICS and not any(entry.name == name for entry in self._models.catalog.entries):
             ready = [entry for entry in self._visible(request) if entry.state is State.READY]
             return self._answer(lambda: JSONResponse(as_json(self._models.statistics(ready))))
-        return self._describe(request, self._models.metadata)
+        return self._describe(request, lambda entry: self._models.metadata(entry, self._visible(request)))
 
     async def model_ready(self, request: Request) -> Response:
         """Answers 200 while the health of a model is SERVING."""
-        return self._answer(lambda: self._model_readiness(self._entry(request.path_params)))
+        return self._answer(lambda: self._model_readiness(self._described(request, Service.HEALTH)))
 
     def _model_readiness(self, entry: Entry) -> Response:
         return _readiness({"name": entry.name}, is_ready=self._models.is_ready(entry))
@@ -138,21 +138,17 @@ class _InferenceService:
         except ServingError as error:
             return _failed(error)
 
-    def _described(self, request: Request) -> Entry:
+    def _described(self, request: Request, service: Service = Service.MODELS) -> Entry:
         """Returns the model in a path; raises the errors of `Catalog.resolve`, and PermissionDenied."""
         entry = self._entry(request.path_params)
         permit: Permit | None = request.scope.get(PERMIT_KEY)
         if permit is not None:
-            permit.check_model(Service.MODELS, entry.name, entry.version)
+            permit.check_model(service, entry.name, entry.version)
         return entry
 
     def _visible(self, request: Request) -> list[Entry]:
         """Returns the models that a request may see."""
-        permit: Permit | None = request.scope.get(PERMIT_KEY)
-        entries = self._models.catalog.entries
-        if permit is None:
-            return entries
-        return [entry for entry in entries if permit.allows_model(Service.MODELS, entry.name, entry.version)]
+        return visible(request.scope, Service.MODELS, self._models.catalog.entries)
 
     def _entry(self, parameters: dict[str, Any]) -> Entry:
         """Returns the model in a path; raises the errors of `Catalog.resolve`."""

@@ -3,15 +3,17 @@
 Source: `rest_model_service.routes` and `helpers.build_models` of version 0.6.0. docs/http.md lists the differences.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.choices import Service
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import STILL_LOADING, Catalog, Entry, State
@@ -20,8 +22,9 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import Fault, NotReady, RefusedByModel, ServingError, UnknownModel
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import headers_of, status_of
+from mlflow_grpc.http.guard import PERMIT_KEY, visible
 from mlflow_grpc.http.http_call import HttpCall
-from mlflow_grpc.http.response import WholeResponse
+from mlflow_grpc.http.response import JSON, WholeResponse
 from mlflow_grpc.http.rest_record_request import VALIDATION_ERROR, BodyRefused, RestRecordRequest
 from mlflow_grpc.http.route import OtherPaths
 from mlflow_grpc.own_loggers import get_logger
@@ -73,9 +76,9 @@ def routes(dispatcher: HttpDispatcher, catalog: Catalog, is_serving: Callable[[]
     return [*family, OtherPaths(PREFIX, family, _NOT_FOUND)]
 
 
-def hosted(catalog: Catalog) -> Iterator[tuple[Entry, ServableModel]]:
-    """Yields the models that have the MLModel interface, with or without an endpoint, in the configuration's order."""
-    for entry in catalog.entries:
+def hosted(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ServableModel]]:
+    """Yields the models that have the MLModel interface, with or without an endpoint, in their order."""
+    for entry in entries:
         if entry.loaded is not None and entry.loaded.rest_records is not None:
             yield entry, entry.loaded
 
@@ -126,16 +129,23 @@ class _ModelService:
         is_loading = any(entry.engine.admission.stage is Stage.LOADING for entry in self._catalog.entries)
         return _status(STARTUP, is_good=not is_loading)
 
-    async def models(self, _: Request) -> JSONResponse:
+    async def models(self, request: Request) -> JSONResponse:
         """Lists the loaded models."""
-        return JSONResponse({"models": [_details(entry, model) for entry, model in hosted(self._catalog)]})
+        return JSONResponse({"models": [_details(entry, model) for entry, model in hosted(self._visible(request))]})
 
-    async def metadata(self, request: Request) -> JSONResponse:
-        """Describes a model; 500 if there is no such model, as in rest-model-service."""
+    async def metadata(self, request: Request) -> Response:
+        """Describes a model; 500 if there is no such model, as in rest-model-service, and 403 if the caller may not."""
         name = request.path_params["name"]
         if (pair := self._find(name)) is None or (records := pair[1].rest_records) is None:
             return _failed(f"Instance of model '{name}' not found in ModelManager.")
         entry, model = pair
+        permit: Permit | None = request.scope.get(PERMIT_KEY)
+        try:
+            if permit is not None:
+                permit.check_model(Service.MODELS, entry.name, entry.version)
+        except ServingError as error:
+            refused = error_response(error, "")
+            return Response(refused.body, refused.status, media_type=JSON)
         try:
             inputs, outputs = await in_daemon_thread(lambda: records.json_schemas, name="json-schemas")
             return JSONResponse({**_details(entry, model), "input_schema": inputs, "output_schema": outputs})
@@ -159,8 +169,11 @@ class _ModelService:
         pair = self._find(scope["path_params"]["name"])
         return pair is not None and pair[0].config.endpoint
 
+    def _visible(self, request: Request) -> list[Entry]:
+        return visible(request.scope, Service.MODELS, self._catalog.entries)
+
     def _find(self, name: str) -> tuple[Entry, ServableModel] | None:
-        pairs = {id(entry): (entry, model) for entry, model in hosted(self._catalog)}
+        pairs = {id(entry): (entry, model) for entry, model in hosted(self._catalog.entries)}
         pair = next((pair for pair in pairs.values() if service_name(*pair) == name), None)
         # Of several versions the default one.
         return pair and pairs.get(id(self._catalog.get(pair[0].name, "")), pair)

@@ -83,6 +83,8 @@ class RpcDispatcher:
 
         """
         self._gate = gate
+        self.has_gate = gate is not None
+        """True if callers have to be recognized."""
         self.handshakes = Handshakes()
         self._refusal_pause = RefusalPause()
         self._open_calls = open_calls

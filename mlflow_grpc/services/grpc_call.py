@@ -6,7 +6,7 @@ Rule of this module: it handles one call. `dispatch` registers and answers calls
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
+from _mlflow_grpc_protocol.metadata import AUTHORIZATION_KEY, REQUEST_ID_KEY
 from google.protobuf.message import DecodeError, Message
 
 from mlflow_grpc.calls.call import Call
@@ -39,7 +39,7 @@ class Writable(Protocol):
 class GrpcCall(Call):
     """An RPC from a servicer's point of view, and the observer of its requests."""
 
-    __slots__ = ("_metadata", "_peer", "_rpc_context")
+    __slots__ = ("_metadata", "_peer", "_received", "_rpc_context")
 
     def __init__(self, method: str, rpc_context: "RpcContext", *, shows_exceptions: bool = False) -> None:
         """Reads metadata and request id.
@@ -52,9 +52,8 @@ class GrpcCall(Call):
         """
         self._rpc_context = rpc_context
         self._peer = rpc_context.peer()  # Early, because it is empty once the caller has cancelled.
-        self._metadata = {
-            key: value for key, value in rpc_context.invocation_metadata() or () if isinstance(value, str)
-        }
+        self._received = rpc_context.invocation_metadata() or ()
+        self._metadata = {key: value for key, value in self._received if isinstance(value, str)}
         super().__init__(method, self._metadata.get(REQUEST_ID_KEY), shows_exceptions=shows_exceptions)
 
     def metadata(self, key: str) -> str | None:
@@ -64,6 +63,12 @@ class GrpcCall(Call):
     def peer(self) -> str:
         """Returns the caller's address as gRPC writes it, such as `ipv4:10.0.0.7:4242`."""
         return self._peer
+
+    def authorizations(self) -> list[str]:
+        """Returns all values under `authorization`, of which a call should have one at most."""
+        if AUTHORIZATION_KEY not in self._metadata:
+            return []
+        return [str(value) for key, value in self._received if key == AUTHORIZATION_KEY]
 
     def certificate_names(self) -> list[str]:
         """Returns the subject alternative names of the client's certificate; none if it has no certificate."""

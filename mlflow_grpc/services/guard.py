@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from _mlflow_grpc_protocol.metadata import AUTHORIZATION_KEY
-
 from mlflow_grpc.access.gate import Gate
+from mlflow_grpc.access.permits import Permit
 from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.services.grpc_call import GrpcCall
@@ -20,11 +19,13 @@ returns on entry has `reserve_response`, as an Engine has, or is None."""
 
 _OPEN_INFERENCE, _FLIGHT = "/inference.GRPCInferenceService/", "/arrow.flight.protocol.FlightService/"
 
+MODEL_READY = f"{_OPEN_INFERENCE}ModelReady"
+
 _SERVICES = {
     "/grpc.health.": Service.HEALTH,
     f"{_OPEN_INFERENCE}ServerLive": Service.HEALTH,
     f"{_OPEN_INFERENCE}ServerReady": Service.HEALTH,
-    f"{_OPEN_INFERENCE}ModelReady": Service.HEALTH,
+    MODEL_READY: Service.HEALTH,
     f"{_OPEN_INFERENCE}ModelInfer": Service.PREDICT,
     f"{_OPEN_INFERENCE}ModelStreamInfer": Service.PREDICT,
     f"{_OPEN_INFERENCE}RepositoryModelLoad": Service.RELOAD,
@@ -53,14 +54,21 @@ def guarded(gate: Gate | None, path: str, admit: Admit) -> Admit:
 
     """
     service = service_of(path)
-    if gate is None or service is Service.HEALTH:
+    # What grpc.health.v1 answers depends on the request (`ModelHealth`).
+    is_open = service is Service.HEALTH and not (path == MODEL_READY and gate is not None and gate.has_rules)
+    if gate is None or is_open:
         return admit
 
     def recognize_and_admit(call: GrpcCall) -> AbstractContextManager[Any]:
-        call.permit = gate.enter(service, call.metadata(AUTHORIZATION_KEY), call.certificate_names)
+        call.permit = enter(gate, service, call)
         return admit(call)
 
     return recognize_and_admit
+
+
+def enter(gate: Gate, service: Service, call: GrpcCall) -> Permit:
+    """Returns the permit of the caller of a call; raises the errors of `Gate.enter`."""
+    return gate.enter(service, call.authorizations(), call.certificate_names)
 
 
 def check_model(call: GrpcCall, entry: Entry) -> None:
@@ -77,8 +85,4 @@ def call_model(call: GrpcCall, entry: Entry) -> None:
 
 def visible(call: GrpcCall, entries: list[Entry]) -> list[Entry]:
     """Returns the models that the method of a call may show to its caller."""
-    permit = call.permit
-    if permit is None:
-        return entries
-    service = service_of(call.method)
-    return [entry for entry in entries if permit.allows_model(service, entry.name, entry.version)]
+    return entries if call.permit is None else call.permit.visible(service_of(call.method), entries)

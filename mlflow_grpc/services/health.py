@@ -8,7 +8,7 @@ changes.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -32,17 +32,43 @@ NOT_SERVING: int = _Response.NOT_SERVING
 SERVICE_UNKNOWN: int = _Response.SERVICE_UNKNOWN
 
 
+class ModelAccess(Protocol):
+    """Who may see the health of which models."""
+
+    def check(self, name: str, call: GrpcCall) -> None:
+        """Raises Unauthenticated or PermissionDenied if a caller may not see the health of the models of a name."""
+
+    def visible(self, call: GrpcCall) -> set[str]:
+        """Returns the names of the models that a caller may see."""
+
+
 class HealthServicer:
     """Health of the server (the empty name), of each service and of each model, by their names."""
 
-    def __init__(self, services: tuple[str, ...]) -> None:
+    def __init__(self, services: tuple[str, ...], access: ModelAccess | None = None) -> None:
+        """Starts with the services NOT_SERVING.
+
+        Args:
+            services: Names of the services.
+            access: Who may see the health of which models; None if everyone may.
+
+        """
+        self._access = access
         self.services = ("", *services)
         """Names of the server as a whole and of its services."""
         self._statuses: dict[str, int] = dict.fromkeys(self.services, NOT_SERVING)
         self._watchers: dict[str, set[asyncio.Event]] = {}  # One event for each watcher, by the name that it watches.
 
     async def Check(self, request: Any, call: GrpcCall) -> Message:
-        """Returns the status of one service; NOT_FOUND if there is no such service."""
+        """Returns the status of one service; NOT_FOUND if there is no such service.
+
+        Raises:
+            UnknownService: There is no such service or model.
+            Unauthenticated: It may be a model, and the rules show models only to callers that are recognized.
+            PermissionDenied: The caller may not see the model.
+
+        """
+        self._check_access(request.service, call)
         status = self._statuses.get(request.service)
         if status is None:
             raise UnknownService("There is no service and no model of this name here. List lists their names.")
@@ -50,16 +76,21 @@ class HealthServicer:
         return response
 
     async def List(self, request: Any, call: GrpcCall) -> Message:
-        """Returns all statuses."""
-        statuses = {name: _Response(status=status) for name, status in self._statuses.items()}
+        """Returns all statuses, or those of the models that the caller may see and of the services."""
+        names = set(self._statuses)
+        if self._access is not None:
+            names = {*self.services, *self._access.visible(call)}
+        statuses = {name: _Response(status=status) for name, status in self._statuses.items() if name in names}
         response: Message = _messages.HealthListResponse(statuses=statuses)
         return response
 
     async def Watch(self, request: Any, call: GrpcCall) -> None:
         """Writes the status of one service now and whenever it changes; SERVICE_UNKNOWN while there is no such service.
 
-        A watcher that reads slowly gets the latest status and misses those before, as the protocol allows.
+        A watcher that reads slowly gets the latest status and misses those before, as the protocol allows. Raises the
+        errors of `Check`, except for UnknownService.
         """
+        self._check_access(request.service, call)
         name, changed = request.service, asyncio.Event()
         self._watchers.setdefault(name, set()).add(changed)
         last = None
@@ -68,6 +99,7 @@ class HealthServicer:
                 changed.clear()
                 status = self._statuses.get(name, SERVICE_UNKNOWN)
                 if status != last:
+                    self._check_access(name, call)  # There may have been no such model before.
                     await call.write(_Response(status=status))
                     last = status
                 await changed.wait()
@@ -75,6 +107,10 @@ class HealthServicer:
             self._watchers[name].discard(changed)
             if not self._watchers[name]:
                 del self._watchers[name]
+
+    def _check_access(self, name: str, call: GrpcCall) -> None:
+        if self._access is not None and name not in self.services:
+            self._access.check(name, call)
 
     @property
     def is_serving(self) -> bool:

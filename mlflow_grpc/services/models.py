@@ -63,9 +63,7 @@ class ModelsServicer:
     def describe_all(self, permit: Permit | None = None) -> Message:
         """Returns the ListModelsResponse with all models, or with those that a caller may see."""
         entries = self._catalog.entries
-        if permit is not None:
-            entries = [entry for entry in entries if permit.allows_model(Service.MODELS, entry.name, entry.version)]
-        return self._page(entries, "")
+        return self._page(entries if permit is None else permit.visible(Service.MODELS, entries), "")
 
     def _page(self, entries: list[Entry], next_page_token: str) -> Message:
         page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)

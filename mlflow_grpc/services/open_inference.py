@@ -19,7 +19,7 @@ from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.engine.catalog import Entry, State
 from mlflow_grpc.engine.requests import TensorsRequest
-from mlflow_grpc.errors import ModelNotNamed, ServingError, Unsupported
+from mlflow_grpc.errors import ModelNotNamed, PermissionDenied, ServingError, Unsupported
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
 from mlflow_grpc.services.guard import check_model, visible
@@ -83,9 +83,16 @@ class OpenInferenceServicer:
         return ready
 
     async def ModelReady(self, request: Any, call: GrpcCall) -> Message:
-        """Returns True while the health of a model is SERVING; False for an unknown model, as Triton does."""
+        """Returns True while the health of a model is SERVING; False for an unknown model, as Triton does.
+
+        Raises:
+            PermissionDenied: The caller may not see the model.
+
+        """
         try:
             entry = self._models.resolve(request.name, request.version, call)
+        except PermissionDenied:
+            raise
         except ServingError:
             is_ready = False
         else:
@@ -99,7 +106,8 @@ class OpenInferenceServicer:
 
     async def ModelMetadata(self, request: Any, call: GrpcCall) -> Message:
         """Describes the inputs and outputs of a model; raises the errors of `Catalog.resolve`."""
-        return self._described.metadata(self._models.resolve(request.name, request.version, call))
+        entry = self._models.resolve(request.name, request.version, call)
+        return self._described.metadata(entry, visible(call, self._catalog.entries))
 
     async def ModelConfig(self, request: Any, call: GrpcCall) -> Message:
         """Describes a model in Triton's form; raises the errors of `Catalog.resolve`."""

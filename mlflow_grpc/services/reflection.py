@@ -14,15 +14,20 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.contract.fields import PACKAGE
+from mlflow_grpc.contract.messages import SERVICE
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
 
 if TYPE_CHECKING:
     from mlflow_grpc.services.dispatch import Handlers
+    from mlflow_grpc.services.typed import TypedService
 
 NAME = "grpc.reflection.v1alpha.ServerReflection"
 NAME_V1 = "grpc.reflection.v1.ServerReflection"
+
+NAME_OF_TYPED = f"{PACKAGE}.{SERVICE}"
 
 protos.adopt(reflection_pb2.DESCRIPTOR)
 
@@ -56,8 +61,16 @@ class _Offer:
 class ReflectionServicer:
     """Serves the files of a descriptor pool of the server's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, typed: "TypedService") -> None:
+        """Shows nothing yet.
+
+        Args:
+            typed: Has the typed RPCs that each caller may see.
+
+        """
+        self._typed = typed
         self._offer: _Offer
+        self._parts: dict[frozenset[str], _Offer] = {}  # Offers for some callers, by the typed RPCs that they have.
 
     def offer(
         self, services: tuple[str, ...], pool: DescriptorPool, typed_file: Callable[[], FileDescriptorProto | None]
@@ -73,13 +86,31 @@ class ReflectionServicer:
         self._offer = _Offer(
             tuple(sorted((*services, NAME))), pool, typed_file, {file.name: file for file in protos.files()}
         )
+        self._parts = {}
+
+    async def _offer_to(self, call: GrpcCall) -> _Offer:
+        """Returns what the caller of a call may see."""
+        permit, offer, parts = call.permit, self._offer, self._parts
+        if permit is None or permit.rules is None:
+            return offer
+        rpcs = self._typed.seen_by(permit)
+        if rpcs not in parts:
+            # The number of parts is limited by the rules. Another offer begins with none.
+            typed = await in_daemon_thread(lambda: self._typed.part(rpcs), "describe-messages")
+            if typed is None:
+                parts[rpcs] = offer
+            else:
+                services = offer.services if rpcs else tuple(name for name in offer.services if name != NAME_OF_TYPED)
+                file = typed.file
+                parts[rpcs] = _Offer(services, typed.pool, lambda: file, {file.name: file for file in protos.files()})
+        return parts[rpcs]
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: GrpcCall) -> None:
         """Answers each request of the stream, in order."""
         async for request in requests:
             answer = reflection_pb2.ServerReflectionResponse(original_request=request)
             try:
-                await _answer(self._offer, request, answer)
+                await _answer(await self._offer_to(call), request, answer)
             except KeyError:  # The pool does not have it.
                 _refuse(answer, grpc.StatusCode.NOT_FOUND)
             await call.write(answer)

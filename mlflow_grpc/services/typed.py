@@ -19,23 +19,27 @@ from google.protobuf.message import Message
 from packaging.version import InvalidVersion, Version
 
 from mlflow_grpc import protos
+from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.choices import Service
 from mlflow_grpc.contract import comments, messages, service
 from mlflow_grpc.contract.fields import PACKAGE
 from mlflow_grpc.contract.lockfile.format import LockedModel
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.contract.messages import FileMaker
 from mlflow_grpc.contract.shapes import ModelMessages
+from mlflow_grpc.contract.subset import subset
 from mlflow_grpc.contract.types import Contract
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.requests import RecordRequest, Request, RowsRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.typed_plan import plan
-from mlflow_grpc.errors import ContractChanged, NotReady, ServingError
+from mlflow_grpc.errors import ContractChanged, NotReady, ServingError, Unsupported
 from mlflow_grpc.payload.codec import RecordCodec
 from mlflow_grpc.payload.protobuf.codecs import TypedCodecs
 from mlflow_grpc.services.dispatch import ModelRpcMethod, ResolveModel, RpcDispatcher
 from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.guard import visible
 from mlflow_grpc.services.model_servicer import ModelServicer
 from mlflow_grpc.services.streams import error_message
 from mlflow_grpc.telemetry.calls import UNKNOWN
@@ -68,6 +72,15 @@ class TypedOffer:
         return next((messages.fingerprint for other, _, messages in self.models if other is entry), "")
 
 
+@dataclass(frozen=True)
+class TypedFiles:
+    """The typed RPCs as reflection shows them."""
+
+    pool: DescriptorPool
+    file: FileDescriptorProto | None
+    """The file with its comments; None if there are no typed RPCs."""
+
+
 class TypedService(grpc.GenericRpcHandler):
     """The typed service. Until `make` has been called for all models, calls of other methods are UNAVAILABLE.
 
@@ -86,6 +99,8 @@ class TypedService(grpc.GenericRpcHandler):
         self._handlers: dict[str, Handler] = {}
         stream = protos.service("MLflowStream").methods_by_name["predict_many"]  # Any message is read as a stream.
         self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready)
+        # gRPC's own answer would tell strangers which models there are not.
+        self._unknown = dispatcher.handler(_UNKNOWN_METHOD, stream, _no_such_method) if dispatcher.has_gate else None
         dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL
         self._maker: FileMaker | None = None
@@ -96,8 +111,8 @@ class TypedService(grpc.GenericRpcHandler):
         """Returns the handler of a method; gRPC calls this for each call."""
         path = handler_call_details.method
         handler = self._handlers.get(path)
-        if handler is None and path.startswith(_PREFIX) and self._is_loading:
-            return self._while_loading
+        if handler is None and path.startswith(_PREFIX):
+            return self._while_loading if self._is_loading else self._unknown
         return handler
 
     @property
@@ -118,6 +133,26 @@ class TypedService(grpc.GenericRpcHandler):
         """Returns the file of the typed messages with its comments, which take some time; None before `make`."""
         maker = self._maker
         return comments.described(maker.file, maker.comments) if maker is not None else None
+
+    def seen_by(self, permit: Permit) -> frozenset[str]:
+        """Returns the names of the typed RPCs that reflection shows to a caller, without `get_models`."""
+        entries = permit.visible(Service.REFLECTION, [entry for entry, _ in self._messages])
+        return frozenset(
+            rpc.name for entry, messages in self._messages if entry in entries for rpc in service.rpcs_of(messages)
+        )
+
+    def part(self, rpcs: frozenset[str]) -> "TypedFiles | None":
+        """Returns the file with some of the typed RPCs; None if these are all. May be called in any thread.
+
+        The comments of a large file, and its pool, take some time.
+        """
+        maker = self._maker
+        if maker is None or rpcs >= {rpc.name for _, messages in self._messages for rpc in service.rpcs_of(messages)}:
+            return None
+        if not rpcs:
+            return TypedFiles(protos.POOL, None)
+        file = subset(maker.file, {"get_models", *rpcs})
+        return TypedFiles(protos.pool_with(file), comments.described(file, maker.comments))
 
     def make(self) -> bool:
         """Makes messages and RPCs for the loaded models that have a signature; called again when more are loaded.
@@ -163,10 +198,15 @@ class TypedService(grpc.GenericRpcHandler):
         self._handlers = handlers = {}
         if not planned:
             return
-        collection = self._class("model_collection")(models=[_description(*typed_model) for typed_model in planned])
+        collection_class = self._class("model_collection")
+        descriptions = [(typed_model[0], _description(*typed_model)) for typed_model in planned]
+        collection = collection_class(models=[description for _, description in descriptions])
 
         async def get_models(request: object, call: GrpcCall) -> Any:
-            return collection
+            entries = visible(call, [entry for entry, _ in descriptions])
+            if len(entries) == len(descriptions):
+                return collection
+            return collection_class(models=[description for entry, description in descriptions if entry in entries])
 
         descriptors = self.pool.FindServiceByName(NAME).methods_by_name
         handlers[_GET_MODELS] = self._dispatcher.handler(_GET_MODELS, descriptors["get_models"], get_models)
@@ -213,6 +253,10 @@ class TypedService(grpc.GenericRpcHandler):
 
 async def _not_ready(request: object, call: GrpcCall) -> NoReturn:
     raise NotReady(Stage.LOADING.value)
+
+
+async def _no_such_method(request: object, call: GrpcCall) -> NoReturn:
+    raise Unsupported("Method not found!")
 
 
 def _unchanged(answer: Message) -> Message:

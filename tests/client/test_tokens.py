@@ -1,11 +1,25 @@
 """Tokens of clients: given, made by a function, in a file, in the environment; and where a client sends none."""
 
+import asyncio
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
+import grpc
 import pytest
-from mlflow_grpc_client import TLS, AsyncClient, Client, PermissionDenied, TokenFile, Unauthenticated, _token
+from mlflow_grpc_client import (
+    TLS,
+    AsyncClient,
+    Client,
+    PermissionDenied,
+    PredictError,
+    TokenFile,
+    Unauthenticated,
+    _token,
+    _token_function,
+)
 from mlflow_grpc_client._bulk import BulkOptions
 from mlflow_grpc_client.errors import _BY_CODE
 
@@ -58,7 +72,6 @@ def test_a_function_gives_the_token_of_each_call(make_client, server):
 
 def test_an_asynchronous_function(server):
     """An AsyncClient awaits the function of its token; a Client says that it cannot."""
-    import asyncio
 
     async def token() -> str:
         await asyncio.sleep(0)
@@ -201,3 +214,110 @@ def test_statuses_have_classes():
         "UNAUTHENTICATED": Unauthenticated,
         "PERMISSION_DENIED": PermissionDenied,
     }
+
+
+def test_a_function_that_hangs_holds_up_its_call_only(make_client, server):
+    """A function of a token that does not return ends its call at the timeout, and the next token is sent with the next
+    call; functions that hang take a limited number of threads.
+    """
+    may_return = threading.Event()
+    hangs = [True]
+
+    def token() -> str:
+        if hangs[0]:
+            may_return.wait(60)
+        return TOKENS["web"]
+
+    client = make_client(server.address, token=token)
+    before = threading.active_count()
+    try:
+        for _ in range(3):
+            started_at = time.monotonic()
+            with pytest.raises(PredictError, match="function of the token has not returned") as caught:
+                client.predict_text("x", timeout_s=0.2)
+            assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "within 0.2 s" in str(caught.value)
+            assert time.monotonic() - started_at < 10
+        assert threading.active_count() - before >= 3
+        hangs[0] = False
+        assert client.predict_text("x") == "x"
+    finally:
+        may_return.set()
+
+
+def test_no_more_functions_hang_than_may_run(make_client, server, monkeypatch):
+    """A call that finds the limit of functions reached waits for one of them, up to its own timeout."""
+    monkeypatch.setattr(_token_function, "_running", threading.BoundedSemaphore(1))
+    may_return, entered = threading.Event(), threading.Semaphore(0)
+
+    def token() -> str:
+        entered.release()
+        may_return.wait(60)
+        return TOKENS["web"]
+
+    client = make_client(server.address, token=token)
+    try:
+        for _ in range(2):
+            with pytest.raises(PredictError, match="function of the token has not returned"):
+                client.predict_text("x", timeout_s=0.2)
+        assert entered.acquire(timeout=20)
+        assert not entered.acquire(blocking=False)
+    finally:
+        may_return.set()
+    assert client.predict_text("x") == "x"
+
+
+def test_what_a_function_raises_is_raised(make_client, server):
+    """The caller gets the exception of the function itself, also a TimeoutError, and no call is sent."""
+
+    class NoToken(Exception):
+        pass
+
+    for error in (NoToken("the vault is sealed"), TimeoutError("the vault is slow")):
+
+        def token(error: Exception = error) -> str:
+            raise error
+
+        client = make_client(server.address, token=token)
+        with pytest.raises(type(error)) as caught:
+            client.predict_text("x")
+        assert str(caught.value) == str(error)
+        with pytest.raises(type(error)), client.stream_text(["a"]) as answers:
+            list(answers)
+
+
+def test_a_function_does_not_stop_the_event_loop(server):
+    """While a blocking function runs, other calls of an AsyncClient go on; one that hangs ends at the timeout, awaited
+    or not.
+    """
+    may_return = threading.Event()
+
+    def blocking() -> str:
+        may_return.wait(60)
+        return TOKENS["web"]
+
+    async def forever() -> str:
+        await asyncio.Event().wait()
+        return TOKENS["web"]
+
+    async def run() -> None:
+        async with (
+            AsyncClient(server.address, token=blocking) as blocked,
+            AsyncClient(server.address, token=TOKENS["web"]) as other,
+            AsyncClient(server.address, token=forever) as waiting,
+            AsyncClient(server.address, token=lambda: forever()) as returned,
+        ):
+            slow = asyncio.create_task(blocked.predict_text("slow"))
+            assert await other.predict_text("x") == "x"
+            assert not slow.done()
+            may_return.set()
+            assert await slow == "slow"
+            for client in (waiting, returned):
+                with pytest.raises(PredictError, match="function of the token has not returned"):
+                    await client.predict_text("x", timeout_s=0.2)
+            may_return.clear()
+            with pytest.raises(PredictError, match="function of the token has not returned"):
+                await blocked.predict_text("x", timeout_s=0.2)
+            may_return.set()
+
+    asyncio.run(asyncio.wait_for(run(), 60))

@@ -1,13 +1,23 @@
 """Who may call over HTTP: statuses and headers of refusals, which routes are open, certificates, the page's files."""
 
+import contextlib
+import http.client
+import ipaddress
+import logging
+import socket
+
+import grpc
 import pytest
 import requests
 from cryptography import x509
 
+from mlflow_grpc import logs
 from mlflow_grpc.http.response import CLOSE
 from tests.support.access import TOKENS, Authority, bearer, lines_of
 from tests.support.models import FunctionModel, PlainCodec
-from tests.support.servers import serving
+from tests.support.servers import Caller, serving
+
+GOOD = TOKENS["web"]
 
 BARE = 'Bearer realm="mlflow-grpc"'
 INVALID = f'{BARE}, error="invalid_token"'
@@ -41,8 +51,6 @@ def test_a_call_needs_a_token(server):
 
 def test_a_large_body_of_an_unknown_caller_is_not_read(server):
     """The answer comes although the body has only begun, and the connection is closed."""
-    import http.client
-
     host, port = server.url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
     connection.putrequest("POST", "/invocations")
@@ -52,6 +60,77 @@ def test_a_large_body_of_an_unknown_caller_is_not_read(server):
     assert response.status == 401
     assert response.headers[CLOSE[0].decode()] == CLOSE[1].decode()
     connection.close()
+
+
+def test_a_refused_call_keeps_its_connection(server):
+    """A caller whose small body has arrived may call again over the same connection, with another token."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+        for _ in range(3):
+            connection.request("POST", "/invocations", "x" * 1000, bearer("wrong"))
+            refused = connection.getresponse()
+            refused.read()
+            assert (refused.status, refused.headers["connection"]) == (401, None)
+            opened = connection.sock
+            connection.request("POST", "/invocations", "x", bearer(GOOD))
+            answered = connection.getresponse()
+            assert (answered.status, answered.read(), connection.sock) == (200, b"x", opened)
+
+
+@pytest.mark.parametrize("sent", ["expect: 100-continue\r\n\r\n", "\r\nhalf of it"])
+def test_nothing_is_awaited_for_a_refused_call(server, sent):
+    """A body that has not arrived is neither asked for nor waited for: the answer comes first, and closes."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as opened:
+        head = "POST /invocations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\ncontent-length: 100\r\n"
+        opened.sendall((head + sent).encode())
+        response = http.client.HTTPResponse(opened)
+        response.begin()
+        assert (response.status, response.headers["connection"]) == (401, "close")
+        response.close()
+
+
+def status_with(server, method, path, *values):
+    """Returns the status of a request with any number of authorization headers."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+        connection.putrequest(method, path)
+        for value in values:
+            connection.putheader("AuthoriZation", value)
+        connection.putheader("content-length", "1")
+        connection.endheaders(b"x")
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ((f"Bearer {GOOD}",), 200),
+        ((f"BEARER   {GOOD}  ",), 200),
+        (("Bearer",), 401),
+        ((f"Bearer{GOOD}",), 401),
+        ((f"Bearer {GOOD}, Bearer {GOOD}",), 401),
+        ((f"Bearer {GOOD}\xe9",), 401),
+        ((f"Bearer {'x' * 7000}",), 401),
+        ((f"Bearer {GOOD}", f"Bearer {GOOD}"), 401),
+        ((f"Bearer {GOOD}", "Bearer wrong"), 401),
+        (("Bearer wrong", f"Bearer {GOOD}"), 401),
+    ],
+)
+def test_forms_of_an_authorization(server, values, status):
+    """As over gRPC: any case, spaces, and one authorization; for calls, descriptions and the routes under /v2."""
+    model = server.server.catalog.entries[0].name
+    assert status_with(server, "POST", "/invocations", *values) == status
+    assert status_with(server, "GET", "/models", *values) == status
+    assert status_with(server, "POST", f"/v2/models/{model}/infer", *values) == (501 if status == 200 else status)
+    assert status_with(server, "POST", "/v2/repository/index", *values) == (400 if status == 200 else status)
+
+
+def test_a_token_that_is_too_large(server):
+    """A header above the limit of the server ends its connection, and others are answered."""
+    with contextlib.suppress(OSError, http.client.HTTPException):  # The server may close it before all was sent.
+        assert status_with(server, "POST", "/invocations", f"Bearer {'x' * 2_000_000}") in (400, 401, 431)
+    assert status_with(server, "POST", "/invocations", f"Bearer {GOOD}") == 200
 
 
 @pytest.mark.parametrize("path", ["/ping", "/health", "/api/health", "/api/health/ready", "/"])
@@ -128,3 +207,40 @@ def test_names_in_certificates(tmp_path):
                 f"{server.url}/invocations", data="x", verify=str(authority.ca), cert=pair, timeout=30
             )
             assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("name", "caller"),
+    [
+        (x509.DNSName("web.example"), "web.example"),
+        (x509.UniformResourceIdentifier("spiffe://example.org/web"), "spiffe://example.org/web"),
+        (x509.RFC822Name("web@example.org"), "web@example.org"),
+        (x509.IPAddress(ipaddress.ip_address("10.0.0.7")), "10.0.0.7"),
+        (x509.IPAddress(ipaddress.ip_address("2001:db8::ff")), "2001:db8::ff"),
+        (x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "web")])), None),
+        (x509.OtherName(x509.ObjectIdentifier("1.2.3"), b"\x0c\x03web"), None),
+        (x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4")), None),
+        (x509.DNSName("two words"), None),
+        (x509.DNSName("web\nforged"), None),
+    ],
+)
+def test_both_ports_know_a_certificate_by_the_same_name(tmp_path, caplog, name, caller):
+    """Any type of name is the same over gRPC and HTTP; names that could break a log line do not count."""
+    authority = Authority(tmp_path)
+    cert, key = authority.server()
+    files = authority.client(name)
+    tls = {"tls_cert": cert, "tls_key": key, "tls_client_ca": authority.ca, "auth_tls_san": "*"}
+    credentials = grpc.ssl_channel_credentials(authority.ca.read_bytes(), files[1].read_bytes(), files[0].read_bytes())
+    caplog.set_level(logging.INFO, "mlflow_grpc.call")
+    with (
+        serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **tls) as server,
+        Caller(server.address, credentials) as call,
+    ):
+        assert call.outcome("x")[0] == ("OK" if caller else "UNAUTHENTICATED")
+        pair = (str(files[0]), str(files[1]))
+        url, verify = f"{server.url}/invocations", str(authority.ca)
+        status = requests.post(url, data="x", verify=verify, cert=pair, timeout=30).status_code
+        assert status == (200 if caller else 401)
+    logs.calls.flush()
+    logged = [record.fields.get("caller") for record in caplog.records if record.msg == "call"]
+    assert logged == ([caller] * 2 if caller else [])

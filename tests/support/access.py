@@ -114,9 +114,21 @@ class Authority:
         self.ca = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(self.ca)
 
-    def server(self, name: str = "server") -> tuple[Path, Path]:
-        """Returns the files of a new certificate for this machine, and of its key."""
-        issued = self._authority.issue_cert("127.0.0.1", "localhost", common_name=name)
+    def server(
+        self,
+        name: str = "server",
+        *,
+        not_before: dt.datetime | None = None,
+        not_after: dt.datetime | None = None,
+        is_of_child: bool = False,
+    ) -> tuple[Path, Path]:
+        """Returns the files of a new certificate for this machine, and of its key; with a chain of two if it is of a
+        child of the authority.
+        """
+        issuer = self._authority.create_child_ca() if is_of_child else self._authority
+        issued = issuer.issue_cert(
+            "127.0.0.1", "localhost", common_name=name, not_before=not_before, not_after=not_after
+        )
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
         cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)

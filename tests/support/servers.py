@@ -25,6 +25,7 @@ import grpc
 import requests
 
 from mlflow_grpc import config, protos
+from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.daemon_threads import DaemonLoadThread
 from mlflow_grpc.engine.loading import load
 from mlflow_grpc.engine.servable import ServableModel
@@ -239,14 +240,17 @@ def serving(model: HostedModel, codec: Codec, **settings: Any) -> Iterator["InPr
 
 @contextlib.contextmanager
 def serving_models(
-    models: Sequence[tuple[config.ModelConfig, ServableModel | str | None]], **settings: Any
+    models: Sequence[tuple[config.ModelConfig, ServableModel | str | None]],
+    access: tuple[AccessRule, ...] | None = None,
+    **settings: Any,
 ) -> Iterator["InProcess"]:
     """Runs a server in this process with several models.
 
     Each is a loaded model, the reason why a model cannot be loaded, or a configuration from which the server loads it.
     """
     server_settings = Settings(**{"model_uri": "(in process)", "port": 0, **settings})
-    running = InProcess(server_settings, config.Configuration(models=tuple(model for model, _ in models)))
+    configuration = config.Configuration(models=tuple(model for model, _ in models), access=access)
+    running = InProcess(server_settings, configuration)
     running.start(None, None)
 
     async def host_all() -> None:

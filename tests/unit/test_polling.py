@@ -29,6 +29,20 @@ def test_a_wake_comes_early_and_not_too_early():
     assert len(looked) == 2
 
 
+def test_a_wake_delays_nothing():
+    """A look that asked for another one soon gets it as soon, woken or not, and not after the minimum time of wakes."""
+    again = threading.Semaphore(0)
+
+    def look() -> float:
+        again.release()
+        return 0.05
+
+    with Poller(look, "test-that-retries", cooldown_s=60.0) as poller:
+        for _ in range(3):
+            poller.wake()
+            assert again.acquire(timeout=20)
+
+
 def test_an_exception_is_logged_and_the_next_look_follows(caplog):
     """A look that fails does not end the thread."""
     again = threading.Semaphore(0)

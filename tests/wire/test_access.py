@@ -1,5 +1,6 @@
 """Who may call over gRPC: tokens, JWTs, certificates, rules, and what a refusal reveals."""
 
+import functools
 import logging
 import threading
 from typing import Any
@@ -79,6 +80,57 @@ def test_a_token_of_the_file_is_needed(tokens):
         assert refusal(caller, "x", authorization="Basic d2ViOng=") == (*expected, "NOT_BEARER")
         assert refusal(caller, "x", authorization=TOKENS["web"]) == (*expected, "NOT_BEARER")
         assert "wrong" not in (caller.outcome("x", **bearer("wrong"))[1] or "")
+
+
+GOOD = TOKENS["web"]
+
+
+@pytest.mark.parametrize(
+    ("values", "error_class"),
+    [
+        ((f"Bearer {GOOD}",), ""),
+        ((f"BEARER {GOOD}",), ""),
+        ((f"bEARER   {GOOD}  ",), ""),
+        ((f"Bearer{GOOD}",), "NOT_BEARER"),
+        (("Bearer",), "NOT_BEARER"),
+        (("",), "NOT_BEARER"),
+        ((f"Bearer {GOOD} {GOOD}",), "UNKNOWN_TOKEN"),
+        ((f"Bearer {GOOD}, Bearer {GOOD}",), "UNKNOWN_TOKEN"),
+        ((f"Bearer {GOOD.upper()}",), "UNKNOWN_TOKEN"),
+        ((f"Bearer {'x' * 7000}",), "UNKNOWN_TOKEN"),
+        ((f"Bearer {GOOD}", f"Bearer {GOOD}"), "SEVERAL_AUTHORIZATIONS"),
+        ((f"Bearer {GOOD}", "Bearer wrong"), "SEVERAL_AUTHORIZATIONS"),
+        (("Bearer wrong", f"Bearer {GOOD}"), "SEVERAL_AUTHORIZATIONS"),
+        (("Basic eDp5", f"Bearer {GOOD}"), "SEVERAL_AUTHORIZATIONS"),
+    ],
+)
+def test_forms_of_an_authorization(tokens, values, error_class):
+    """The scheme has any case and spaces after it; a call with several authorizations is refused, even if all are valid,
+    for methods of each protocol.
+    """
+    data = protos.Input(value="x").SerializeToString()
+    metadata = tuple(("authorization", value) for value in values)
+    with echo(auth_tokens=tokens) as server, Caller(server.address) as caller:
+        for path, request in (
+            ("/MLflow/predict", data),
+            (LIST, b""),
+            ("/inference.GRPCInferenceService/RepositoryIndex", b""),
+            ("/arrow.flight.protocol.FlightService/ListFlights", b""),
+        ):
+            call: Any = functools.partial(caller.channel.stream_stream(path), timeout=20, metadata=metadata)
+            if error_class:
+                refused = refusal(lambda call=call, request=request: list(call(iter([request]))))
+                assert refused == ("UNAUTHENTICATED", "UNAUTHENTICATED", error_class)
+            else:
+                list(call(iter([request])))
+
+
+def test_a_token_that_is_too_large(tokens):
+    """gRPC refuses metadata of any size above its limit, and calls on other connections are answered."""
+    with echo(auth_tokens=tokens) as server, Caller(server.address) as caller, Caller(server.address) as other:
+        for size in (20_000, 1_000_000):
+            assert caller.outcome("x", **bearer("x" * size))[0] in ("RESOURCE_EXHAUSTED", "UNAVAILABLE")
+        assert other("x", **bearer(GOOD)) == "x"
 
 
 def test_only_health_is_open(tokens):
@@ -335,8 +387,14 @@ def test_rules_hold_for_every_protocol(ruled):
     web = bearer(TOKENS["web"])
     with Caller(ruled.address) as caller:
         assert raw(caller, f"{service}/ServerLive")
-        assert raw(caller, f"{service}/ModelReady") == b""  # There is no model without a name.
-        for name in ("ModelInfer", "ServerMetadata", "ModelMetadata", "RepositoryIndex", "ModelStatistics"):
+        for name in (
+            "ModelReady",
+            "ModelInfer",
+            "ServerMetadata",
+            "ModelMetadata",
+            "RepositoryIndex",
+            "ModelStatistics",
+        ):
             assert refusal(raw, caller, f"{service}/{name}")[0] == "UNAUTHENTICATED"
         denied = infer(model_name="iris", model_version="1").SerializeToString()
         assert refusal(raw, caller, f"{service}/ModelInfer", denied, **web)[2] == "NOT_PERMITTED"

@@ -1,5 +1,6 @@
 """TLS files that change while the server runs: new connections get them, on both ports; broken ones are not taken."""
 
+import datetime as dt
 import logging
 import shutil
 import socket
@@ -10,6 +11,8 @@ import pytest
 import requests
 from cryptography import x509
 
+from mlflow_grpc.polling import LOOK_INTERVAL_S, SETTLE_S
+from mlflow_grpc.tls_files import TlsFiles
 from tests.support.access import Authority, common_name
 from tests.support.models import FunctionModel, PlainCodec
 from tests.support.servers import Caller, serving
@@ -37,6 +40,12 @@ def install(paths: dict[str, Path], pair: tuple[Path, Path], client_ca: Path) ->
         new.replace(paths[name])
 
 
+def settle(tls: TlsFiles) -> None:
+    """Looks as often as a change needs to count."""
+    for _ in range(2):
+        tls.look()
+
+
 def credentials(authority, client):
     cert, key = client
     return grpc.ssl_channel_credentials(authority.ca.read_bytes(), key.read_bytes(), cert.read_bytes())
@@ -62,18 +71,18 @@ def test_new_files_are_taken(authority, files, tmp_path, caplog):
             second = authority.server("server-2")
             files["tls_cert"].write_bytes(second[0].read_bytes())  # The key is still that of the first.
             for _ in range(3):
-                tls.look()
+                settle(tls)
             assert [common_name(address, authority, client) for address in ports] == ["server-1"] * 2
             problems = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
             assert len(problems) == 1
             assert "do not go together" in problems[0]
 
             files["tls_key"].write_bytes(second[1].read_bytes())
-            tls.look()
+            settle(tls)
             assert [common_name(address, authority, client) for address in ports] == ["server-2"] * 2
 
             install(files, second, other.ca)
-            tls.look()
+            settle(tls)
             assert before("y") == "y"
         with Caller(server.address, credentials(authority, client)) as refused:
             assert refused.outcome("x", timeout=5)[0] == "UNAVAILABLE"
@@ -97,7 +106,7 @@ def test_every_address_of_a_name_gets_new_files(authority, files):
         tls = server.server._tls
         assert tls is not None
         install(files, authority.server("server-2"), authority.ca)
-        tls.look()
+        settle(tls)
         for address in addresses - {"::1"}:
             assert common_name(f"{address}:{server.server.port}", authority, client) == "server-2"
 
@@ -114,3 +123,108 @@ def test_the_server_looks_by_itself(authority, files):
         server.wait_until(lambda: tls.current is not first)
         assert common_name(server.address, authority, client) == "server-2"
         watching.cancel()
+
+
+@pytest.fixture
+def running(files):
+    """A server with TLS on both ports."""
+    with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **files) as server:
+        yield server
+
+
+def names_shown(running, authority):
+    """Returns the names of the certificates that both ports show."""
+    client = authority.client(NAME)
+    addresses = (running.address, running.url.removeprefix("https://"))
+    return [common_name(address, authority, client) for address in addresses]
+
+
+@pytest.mark.parametrize("first", ["tls_cert", "tls_key"])
+def test_files_that_are_written_one_after_the_other(authority, files, running, caplog, first):
+    """Whichever file comes first, the pair before is shown until the other one has come, and nothing is reported if it
+    comes soon."""
+    caplog.set_level(logging.INFO)
+    tls = running.server._tls
+    pair = dict(zip(("tls_cert", "tls_key"), authority.server("server-2"), strict=True))
+    second = "tls_key" if first == "tls_cert" else "tls_cert"
+    shutil.copy(pair[first], files[first])
+    assert tls.look() == SETTLE_S
+    assert names_shown(running, authority) == ["server-1"] * 2
+    shutil.copy(pair[second], files[second])
+    assert tls.look() == SETTLE_S
+    assert tls.look() == LOOK_INTERVAL_S
+    assert names_shown(running, authority) == ["server-2"] * 2
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_half_of_a_chain_is_not_taken(authority, files, running):
+    """A file that is still being written does not count, although its first certificate goes with the key."""
+    tls = running.server._tls
+    cert, key = authority.server("server-2", is_of_child=True)
+    chain = cert.read_text()
+    leaf, begin, _ = chain.partition("-----END CERTIFICATE-----\n")
+    assert chain.count(begin) > 1
+    shutil.copy(key, files["tls_key"])
+    files["tls_cert"].write_text(leaf + begin)
+    tls.look()
+    assert names_shown(running, authority) == ["server-1"] * 2
+    files["tls_cert"].write_text(chain)
+    settle(tls)
+    assert names_shown(running, authority) == ["server-2"] * 2
+
+
+def test_a_directory_that_is_replaced(authority, tmp_path):
+    """Files in a directory behind a symbolic link, which Kubernetes replaces, count once the link is another."""
+    for number in (1, 2):
+        folder = tmp_path / f"revision-{number}"
+        folder.mkdir()
+        for source, name in zip(authority.server(f"server-{number}"), ("tls.crt", "tls.key"), strict=True):
+            shutil.copy(source, folder / name)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    (mounted / "..data").symlink_to(tmp_path / "revision-1")
+    for name in ("tls.crt", "tls.key"):
+        (mounted / name).symlink_to(f"..data/{name}")
+    paths = {"tls_cert": mounted / "tls.crt", "tls_key": mounted / "tls.key", "tls_client_ca": authority.ca}
+    with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **paths) as running:
+        tls = running.server._tls
+        assert tls is not None
+        new = mounted / "..data_tmp"
+        new.symlink_to(tmp_path / "revision-2")
+        new.replace(mounted / "..data")
+        settle(tls)
+        assert names_shown(running, authority) == ["server-2"] * 2
+        (mounted / "..data").unlink()
+        for _ in range(3):
+            settle(tls)
+        assert names_shown(running, authority) == ["server-2"] * 2
+
+
+@pytest.mark.parametrize(
+    ("not_before", "not_after", "problem"), [(1, 2, "it has expired"), (100_000, 100_001, "it is not valid yet")]
+)
+def test_a_certificate_that_is_out_of_date(authority, files, running, caplog, not_before, not_after, problem):
+    """A certificate that clients would refuse by its dates is not taken, and a line says so once; the next one is."""
+    tls = running.server._tls
+    day = dt.datetime(1970, 1, 1) if not_after == 2 else dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    dates = {"not_before": day + dt.timedelta(hours=not_before), "not_after": day + dt.timedelta(hours=not_after)}
+    install(files, authority.server("server-2", **dates), authority.ca)
+    for _ in range(3):
+        settle(tls)
+    assert names_shown(running, authority) == ["server-1"] * 2
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.startswith("the TLS files before stay in use")
+    assert line.endswith(problem)
+    install(files, authority.server("server-3"), authority.ca)
+    settle(tls)
+    assert names_shown(running, authority) == ["server-3"] * 2
+
+
+def test_a_server_says_that_its_certificate_has_expired(authority, files, caplog):
+    """A server starts with a certificate that has expired, and warns that clients refuse it."""
+    dates = {"not_before": dt.datetime(2020, 1, 1), "not_after": dt.datetime(2021, 1, 1)}
+    install(files, authority.server("server-2", **dates), authority.ca)
+    with serving(FunctionModel(lambda text: text), PlainCodec(), **files):
+        (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.startswith("clients refuse the certificate")
+    assert line.endswith("it has expired")

@@ -32,20 +32,21 @@ TITLE = "mlflow-grpc"
 Json = dict[str, Any]
 
 
-def document_of(catalog: Catalog, service: ServiceInfo) -> Json:
+def document_of(catalog: Catalog, service: ServiceInfo, entries: list[Entry] | None = None) -> Json:
     """Returns the document of the models that are loaded and have an endpoint.
 
     Args:
-        catalog: The models.
+        catalog: The models of the server.
         service: Title, version and description.
+        entries: The models to describe; None for all of them.
 
     """
-    return _DocumentBuilder(catalog).build(service)
+    return _DocumentBuilder(catalog, catalog.entries if entries is None else entries).build(service)
 
 
 class _DocumentBuilder:
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, entries: list[Entry]) -> None:
+        self._catalog, self._entries = catalog, entries
         self._components = Components()
         self._bodies: Json = {}
         self._answers: Json = {}
@@ -55,13 +56,13 @@ class _DocumentBuilder:
 
     def build(self, service: ServiceInfo) -> Json:
         """Returns the document."""
-        entries = [(entry, entry.loaded) for entry in self._catalog.entries if entry.loaded is not None]
+        entries = [(entry, entry.loaded) for entry in self._entries if entry.loaded is not None]
         callable_entries = [(entry, model) for entry, model in entries if entry.config.endpoint]
         names = _names([entry for entry, _ in callable_entries])
         for (entry, model), name in zip(callable_entries, names, strict=True):
             self._add_model(entry, model, name)
         self._add_default(dict(zip(names, callable_entries, strict=True)))
-        if any(rest_model_service.hosted(self._catalog)):
+        if any(rest_model_service.hosted(self._entries)):
             self._add_model_service(dict(zip((id(entry) for entry, _ in callable_entries), names, strict=True)))
         models = [entry for entry, _ in callable_entries]
         versions = [entry.version for entry in models if entry.version]
@@ -164,7 +165,7 @@ class _DocumentBuilder:
         return schema["$ref"].rpartition("/")[2] in self._components.schemas
 
     def _add_model_service(self, names: dict[int, str]) -> None:
-        hosted = list(rest_model_service.hosted(self._catalog))
+        hosted = list(rest_model_service.hosted(self._entries))
         labels = list(dict.fromkeys(rest_model_service.service_name(entry, model) for entry, model in hosted))
         self._paths |= shared.model_service_paths(labels)
         for entry, model in hosted:

@@ -23,6 +23,7 @@ function rate(value) {
 /** Shows the figures in a section of the page. */
 export class LiveFigures {
   constructor(section) {
+    this.section = section;
     this.points = [];
     this.last = null;
     this.timer = null;
@@ -58,6 +59,10 @@ export class LiveFigures {
       if (this.last) this.#add(between(this.last, now));
       this.last = now;
     } catch (error) {
+      if (error.status === 403) {  // The rules do not allow the caller the metrics, so it is not asked again.
+        this.section.hidden = this.isPaused = true;
+        return;
+      }
       this.last = null;
       this.problem.textContent = `No figures: ${error.message}`;
     }

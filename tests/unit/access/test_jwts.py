@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 
 import jwt
 import pytest
@@ -138,6 +139,12 @@ def test_no_symmetric_algorithm_and_none_without_a_signature(provider, checked):
     assert checked(jwt.encode(claims, "", "none")) == Refusal.INVALID_JWT
 
 
+def test_times_of_any_size(provider, checked):
+    """Signed times that no clock can have are refused, or are in the future, without an error of Python."""
+    for claims in ({"exp": 10**400}, {"exp": -(10**400)}, {"exp": NOW + 10, "nbf": 10**400}, {"exp": math.nan}):
+        assert checked(provider.sign(**claims)) in (Refusal.INVALID_JWT, Refusal.EXPIRED)
+
+
 def test_texts_that_are_no_jwts(checked):
     """Any text is refused without an error of Python."""
     for text in ("a.b.c", "..", "\udcff.x.y", "e30.e30.e30", "bnVsbA.e30.e30", "W10.W10.W10", "x" * 20_000 + ".y.z"):
@@ -179,6 +186,28 @@ def test_the_last_good_keys_stay(provider, checked, caplog):
     provider.listed.append({**jwt.get_algorithm_by_name("ES256").to_jwk(public, as_dict=True), "kid": "second"})
     assert checked.source.look() == keys.FETCH_INTERVAL_S
     assert checked(later) == "alice"
+
+
+def test_keys_that_change_while_the_provider_is_away(caplog):
+    """JWTs of the keys before stay valid while nobody answers, those of a new key are refused, and count at once after
+    the provider is back with it.
+    """
+    with IdentityProvider() as provider:
+        provider.add_key("first")
+        checked = Checked(provider)
+        checked.source.look()
+    before = provider.sign(exp=NOW + 1000)
+    provider.add_key("second")
+    after = provider.sign("second", exp=NOW + 1000)
+    for _ in range(3):
+        assert checked.source.look() == keys.RETRY_INTERVAL_S
+        assert (checked(before), checked(after)) == ("alice", Refusal.UNKNOWN_KEY)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    with IdentityProvider() as returned:
+        returned.listed = provider.listed[1:]
+        checked.source._location = returned.url
+        assert checked.source.look() == keys.FETCH_INTERVAL_S
+        assert (checked(before), checked(after)) == (Refusal.UNKNOWN_KEY, "alice")
 
 
 def test_keys_in_a_file(provider, tmp_path):

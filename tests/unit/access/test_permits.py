@@ -38,7 +38,8 @@ def test_a_caller_may_do_what_one_of_its_rules_allows(tmp_path):
             if permit.allows_model(Service.PREDICT, *pair)
         ]
         assert allowed == [("churn", "1"), ("churn", ""), ("iris", "2")]
-        assert permit.allows(Service.METRICS)
+        assert permit.allows(Service.MODELS)
+        assert not permit.allows(Service.METRICS)
     assert [service for service in Service if prometheus.allows(service)] == [Service.METRICS]
     assert not any(other.allows(service) for service in Service)
     assert rules.of("batch") is batch
