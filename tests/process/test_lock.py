@@ -233,7 +233,7 @@ def test_impossible_checks(first, tmp_path):
     assert not (tmp_path / "x.proto").exists()
 
 
-@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", pytest.param(">&-", marks=pytest.mark.deep)])
 def test_closed_standard_streams(closed, tmp_path):
     """The file is written, and contains no output meant for the closed streams."""
     arguments = ("-m", "mlmodel:tests.support.newer_models.Echo", "--lock", tmp_path / lock_format.FILE_NAME)
