@@ -277,7 +277,7 @@ def test_a_removed_model(first, locked, tmp_path):
     }
 
 
-@pytest.mark.parametrize("where", ["file", "environment", "directory"])
+@pytest.mark.parametrize("where", ["file", pytest.param("environment", marks=pytest.mark.deep), "directory"])
 def test_old_clients_of_a_compatible_model(where, start, first, more, turned, locked, tmp_path):
     """An old client's messages keep their meaning, for any order of columns and for both decoders."""
     with grpc.insecure_channel(ready_address(start("-m", str(first)))) as channel:
