@@ -27,8 +27,7 @@ def sample(items: Iterable[Item], key: str = "", share: int = SHARE) -> list[Ite
     Args:
         items: The items.
         key: Tests with different keys, such as the name of a model, mostly have different samples.
-        share: A sample has one of this number of items. A small number suits lists whose neighbours are alike and that
-            have no longer runs of such items.
+        share: A sample has one in this number of items. A small number suits a list of short groups of similar items.
     """
     everything = list(items)
     return everything if is_deep else everything[zlib.crc32(key.encode()) % share :: share]
