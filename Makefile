@@ -123,7 +123,7 @@ stress: $(VENV)/.dev ## run the server under load and faults, for some minutes; 
 	$(BIN)/python -m pytest -m stress
 
 starts: $(VENV)/.dev ## start a server with four pickled models 50 times; STARTS=N changes the number
-	STARTS=$(or $(STARTS),50) $(BIN)/python -m pytest tests/process/test_starts.py
+	STARTS=$(or $(STARTS),50) $(BIN)/python -m pytest --deep tests/process/test_starts.py
 
 restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first) and Envoy; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m restarts -s

@@ -7,17 +7,19 @@ and, for HTTP, https://opentelemetry.io/docs/specs/semconv/http/http-metrics/.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 
 from mlflow_grpc.errors import Status
 from mlflow_grpc.telemetry.exposition import Family, Kind, Labels, labels
-from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
-from mlflow_grpc.telemetry.instruments import Counter as CounterInstrument
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, Histogram, Instruments
 
 CODES = ("OK", *Status)
 """Names of the gRPC statuses that the server returns."""
 
 GO_CODES = {code: code.title().replace("_", "") for code in map(str, CODES)} | {"OK": "OK", "CANCELLED": "Canceled"}
 """Go's spelling of the statuses, for dashboards and alerts made for gRPC servers."""
+
+_CODE_SUFFIXES = {code: "," + labels(grpc_code=name) for code, name in GO_CODES.items()}
 
 HTTP_STATUSES = (
     *(200, 204, 206, 301, 302, 304, 307),
@@ -26,11 +28,14 @@ HTTP_STATUSES = (
 )
 """Statuses of HTTP responses with their own series."""
 
-MAX_NOTES = 64
-"""Maximum number of notes before they are counted."""
-
 OTHER = "_OTHER"
 """Label of HTTP methods and statuses without their own series, as in OpenTelemetry."""
+
+_STATUSES = (*map(str, HTTP_STATUSES), OTHER)
+_INDEX_BY_STATUS = {status: index for index, status in enumerate(HTTP_STATUSES)}
+
+MAX_NOTES = 64
+"""Maximum number of notes before they are counted."""
 
 UNKNOWN = "unknown"
 """Label of a gRPC service and method that the server does not have."""
@@ -118,7 +123,7 @@ class GrpcMethod:
         return self._labels if self._started_total.total() else None
 
     def _with_code(self, code: str) -> Labels:
-        suffix = "," + labels(grpc_code=GO_CODES[code])
+        suffix = _CODE_SUFFIXES[code]
         return lambda: None if (text := self._if_called()) is None else text + suffix
 
 
@@ -164,23 +169,38 @@ class HttpRoute:
 
 
 class _HttpMethod:
+    """Metrics of one method of a route: for each status, a counter and a histogram of durations.
+
+    The routes of a server have more than two thousand series, few of which are ever shown. Therefore a method reserves
+    positions for all of its series together, and makes the instruments of a series for its first request.
+    """
+
+    __slots__ = ("_counts", "_instruments", "_method", "_route", "_seconds", "_start")
+
     def __init__(self, instruments: Instruments, seconds: Family, route: str, method: str) -> None:
-        self._counts: dict[int, CounterInstrument] = {}
-        self._seconds = {}
-        for status in (*HTTP_STATUSES, 0):
-            count, histogram = instruments.counter(), instruments.histogram(DURATIONS_S)
-            self._counts[status], self._seconds[status] = count, histogram
-            text = labels(
-                http_request_method=method, http_route=route, http_response_status_code=str(status) if status else OTHER
-            )
-            seconds.add(_if_positive(count, text), histogram)
+        self._instruments, self._route, self._method = instruments, route, method
+        self._counts = instruments.counters(len(_STATUSES))
+        self._start = instruments.reserve(len(_STATUSES) * Histogram.size(DURATIONS_S))
+        self._seconds: dict[int, Histogram] = {}
+        seconds.add_shown(self._shown)
 
     def ended(self, status: int, duration_s: float) -> None:
-        if status not in self._counts:
-            status = 0
-        self._counts[status].add()
-        self._seconds[status].observe(duration_s)
+        index = _INDEX_BY_STATUS.get(status, len(HTTP_STATUSES))
+        self._counts.add(index)
+        self._histogram(index).observe(duration_s)
 
+    def _histogram(self, index: int) -> Histogram:
+        if (histogram := self._seconds.get(index)) is None:
+            start = self._start + index * Histogram.size(DURATIONS_S)
+            self._seconds[index] = histogram = self._instruments.histogram_at(start, DURATIONS_S)
+        return histogram
 
-def _if_positive(counter: CounterInstrument, text: str) -> Labels:
-    return lambda: text if counter.total() else None
+    def _shown(self) -> Iterator[tuple[str, Histogram]]:
+        for index, count in enumerate(self._counts.totals()):
+            if count:
+                text = labels(
+                    http_request_method=self._method,
+                    http_route=self._route,
+                    http_response_status_code=_STATUSES[index],
+                )
+                yield text, self._histogram(index)

@@ -19,6 +19,9 @@ Labels = Callable[[], str | None]
 
 Sample = Callable[[], float]
 
+Shown = Callable[[], Iterator[tuple[str, Histogram]]]
+"""Yields the labels and the histogram of those series that are shown."""
+
 
 class Kind(StrEnum):
     """Type of a family. The values are its names in both formats, except that the text format uses gauge for info."""
@@ -43,6 +46,8 @@ class Family:
     type: Kind
     help: str
     series: list[tuple[Labels, Sample | Histogram]] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    """Functions that yield further series, for a family of which few series are shown."""
 
     def add(self, series_labels: Labels | str, source: Sample | Histogram) -> None:
         """Adds a series.
@@ -63,6 +68,10 @@ class Family:
         self.add(series_labels, histogram)
         return histogram
 
+    def add_shown(self, series: Shown) -> None:
+        """Adds a function that yields histograms, after all series that are added by themselves."""
+        self.shown.append(series)
+
     def text(self, *, is_open_metrics: bool) -> Iterator[str]:
         """Yields the lines of the family, one series at a time; an empty string for a series that is not shown."""
         header = self._header(is_open_metrics=is_open_metrics)
@@ -77,6 +86,11 @@ class Family:
             else:
                 yield f"{header}{self.name}{suffix}{_braces(text)} {_number(source())}\n"
             header = ""
+        for shown in self.shown:
+            yield ""
+            for text, histogram in shown():
+                yield header + _histogram(self.name, text, histogram)
+                header = ""
 
     def _header(self, *, is_open_metrics: bool) -> str:
         name, type_name = self.name, str(self.type)

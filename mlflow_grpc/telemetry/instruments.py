@@ -49,6 +49,24 @@ class Counter:
         return [values[self._index] for values in self._slots]
 
 
+class Counters:
+    """Numbers at consecutive positions that never fall."""
+
+    __slots__ = ("_own", "_positions", "_slots", "_start")
+
+    def __init__(self, own: Values, slots: list[Values], start: int, count: int) -> None:
+        self._own, self._slots, self._start = own, slots, start
+        self._positions = slice(start, start + count)
+
+    def add(self, index: int) -> None:
+        """Adds one to the number with an index."""
+        self._own[self._start + index] += 1.0
+
+    def totals(self) -> list[float]:
+        """Returns the sum of each number over all workers."""
+        return _sums([values[self._positions] for values in self._slots])
+
+
 class Gauge(Counter):
     """A number that rises and falls."""
 
@@ -95,8 +113,7 @@ class Histogram:
 
     def totals(self) -> tuple[list[float], float]:
         """Returns the counts of all buckets and the sum of the values, summed over all workers."""
-        columns: list[list[float]] = [list(values[self._start : self._sum + 1]) for values in self._slots]
-        numbers = columns[0] if len(columns) == 1 else [sum(of_workers) for of_workers in zip(*columns, strict=True)]
+        numbers = _sums([values[self._start : self._sum + 1] for values in self._slots])
         return numbers[:-1], numbers[-1]
 
 
@@ -127,7 +144,7 @@ class Instruments:
 
     def counter(self) -> Counter:
         """Makes a counter."""
-        return Counter(self._counters[self._worker], self._counters, self._reserve_counters(1))
+        return Counter(self._counters[self._worker], self._counters, self.reserve(1))
 
     def gauge(self) -> Gauge:
         """Makes a gauge."""
@@ -137,13 +154,28 @@ class Instruments:
 
     def histogram(self, bounds: tuple[float, ...]) -> Histogram:
         """Makes a histogram with these upper bounds."""
-        start = self._reserve_counters(Histogram.size(bounds))
+        start = self.reserve(Histogram.size(bounds))
+        return self.histogram_at(start, bounds)
+
+    def counters(self, count: int) -> Counters:
+        """Makes a number of counters at consecutive positions."""
+        return Counters(self._counters[self._worker], self._counters, self.reserve(count), count)
+
+    def histogram_at(self, start: int, bounds: tuple[float, ...]) -> Histogram:
+        """Makes a histogram at positions that `reserve` has returned."""
         return Histogram(self._counters[self._worker], self._counters, start, bounds)
 
-    def _reserve_counters(self, count: int) -> int:
+    def reserve(self, count: int) -> int:
+        """Reserves consecutive positions of counters, and returns the first one."""
         start = self._counter_count
         self._counter_count = _within(start + count, self._counter_end)
         return start
+
+
+def _sums(columns: list[Values]) -> list[float]:
+    if len(columns) == 1:
+        return list(columns[0])
+    return [sum(of_workers) for of_workers in zip(*columns, strict=True)]
 
 
 def _within(end: int, limit: int) -> int:

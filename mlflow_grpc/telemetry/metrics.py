@@ -6,6 +6,7 @@ needs it, which is several times per call.
 """
 
 import asyncio
+import functools
 import platform
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -87,8 +88,7 @@ class Metrics:
         )
         self.process = ProcessMetrics(instruments, memory.slots)
         build = Family("mlflow_grpc_build", Kind.INFO, "Versions of the server, of MLflow and of Python.")
-        versions = labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())
-        build.add(versions, lambda: 1.0)
+        build.add(_versions(), lambda: 1.0)
         workers = Family("mlflow_grpc_workers", Kind.GAUGE, "Configured number of workers.")
         workers.add("", lambda: float(memory.workers))
         serving = Family("mlflow_grpc_serving", Kind.GAUGE, "Workers whose health is SERVING.")
@@ -199,3 +199,8 @@ class Metrics:
                 if time.perf_counter() > until:
                     await asyncio.sleep(PAUSE_S)
                     until = time.perf_counter() + SLICE_S
+
+
+@functools.cache  # Reading the metadata of two distributions takes as long as the other metrics of a server together.
+def _versions() -> str:
+    return labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())

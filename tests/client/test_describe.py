@@ -25,6 +25,7 @@ from mlflow_grpc_client._cli.describe import Connection, describe
 
 from mlflow_grpc.config import ModelConfig
 from tests.support import zoo
+from tests.support.depth import sample
 from tests.support.servers import serving_models
 
 pytestmark = pytest.mark.slow
@@ -156,7 +157,7 @@ def _grpc_may_speak(monkeypatch):
     monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
 
 
-@pytest.mark.parametrize("name", [*SAVED, "mirror", "echo"])
+@pytest.mark.parametrize("name", [*sample(SAVED, share=2), "mirror", "echo"])
 def test_each_call_can_be_pasted(address, name):
     """The calls run in a shell, as JSON and typed, and in Python, where the typed call has the same answer."""
     lines = described(address, name)

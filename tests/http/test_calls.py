@@ -19,6 +19,7 @@ from mlflow_grpc.errors import RequestReadTimeout
 from mlflow_grpc.http import dispatch
 from mlflow_grpc.payload.codec import TextCodec
 from mlflow_grpc.services import dispatch as grpc_dispatch
+from tests.support.depth import examples
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec
 from tests.support.servers import Caller, ready_address, serving, serving_models, start_server
 
@@ -380,7 +381,7 @@ def test_hostile_connections_disturb_nobody(ports, kind):
         health: Any = call.channel.unary_unary("/grpc.health.v1.Health/Check")
         with Hostile(port, HOSTILE[kind], 30) as hostile:
             calls = 0
-            while calls < 20 or hostile.turns < 3:
+            while calls < examples(60) or hostile.turns < 3:
                 answer = call(payload, timeout=LIMIT_S)
                 assert json.loads(answer) == {"predictions": ["x"]}
                 assert session.post(f"{url}/invocations", data=payload, timeout=LIMIT_S).text == answer

@@ -19,7 +19,7 @@ from mlflow_grpc.choices import Payload
 from mlflow_grpc.config import Decorator, ModelConfig
 from mlflow_grpc.http.openapi.components import Components
 from mlflow_grpc.http.openapi.payload_examples import KEYS
-from tests.support import chat_models, zoo
+from tests.support import chat_models, depth, zoo
 from tests.support.depth import sample
 from tests.support.servers import Forked, InProcess, serving_models, start_server
 
@@ -128,7 +128,7 @@ def test_the_document_is_valid(document):
 def test_the_schemas_are_valid(document):
     """Each schema is one of JSON Schema 2020-12, and is used."""
     text = json.dumps(document)
-    for name, schema in document["components"]["schemas"].items():
+    for name, schema in sample(document["components"]["schemas"].items(), share=3):
         Draft202012Validator.check_schema(schema)
         assert f'"#/components/schemas/{name}"' in text or name == "Error"
 
@@ -176,7 +176,8 @@ def assert_examples_work(server: InProcess, document: Any) -> int:
 
 def test_examples_work(server, document):
     """Each example fits its schema, is answered with 200, and the answer fits the schema of answers."""
-    assert assert_examples_work(server, document) > 150
+    tested = {**document, "paths": dict(sample(document["paths"].items(), share=3))}
+    assert assert_examples_work(server, tested) > (150 if depth.is_deep else 40)
 
 
 def test_each_model_takes_tensors(document, models):

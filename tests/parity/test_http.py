@@ -46,7 +46,7 @@ def agree(pair, urls):
     session.close()
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("name", sample(zoo.NAMES, share=3))
 def test_json_and_csv(agree, name):
     """Malformed, odd and plain payloads of every format have equal answers from every model."""
     seen = {agree(name, text) for text in sample(TEXTS, name)}
@@ -54,7 +54,7 @@ def test_json_and_csv(agree, name):
     assert {400, 500} & seen
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("name", sample(zoo.NAMES, share=3))
 def test_generated_payloads(agree, pair, name):
     """Payloads that hypothesis generates from a signature have equal answers."""
     schema = pair(name)[2].metadata.get_input_schema()

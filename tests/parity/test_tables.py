@@ -32,7 +32,7 @@ ARROW: dict[str, pa.DataType] = {
 Served = Callable[[str], tuple[flight.FlightClient, str, Oracle]]
 
 
-@pytest.fixture(scope="module", params=list(Batching))
+@pytest.fixture(scope="module", params=[pytest.param(Batching.AUTO, marks=pytest.mark.deep), Batching.ON, Batching.OFF])
 def served(request, zoo_path) -> Iterator[Served]:
     """A Flight client of a model of the zoo that answers row by row, its name, and MLflow's own answer for it."""
     with ExitStack() as stack:

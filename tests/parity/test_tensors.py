@@ -38,7 +38,7 @@ several = settings(
 )
 
 
-@pytest.fixture(scope="module", params=list(Batching))
+@pytest.fixture(scope="module", params=[pytest.param(Batching.AUTO, marks=pytest.mark.deep), Batching.ON, Batching.OFF])
 def served(request, zoo_path) -> Iterator[Served]:
     """The tensors of a model of the zoo, and MLflow's own answer for it."""
     with ExitStack() as stack:

@@ -33,7 +33,7 @@ MOMENTS = st.integers(-(2**62), 2**62) | st.integers(-(2**33), 2**33).map(lambda
 Served = Callable[[str], tuple[TypedCaller, Oracle]]
 
 
-@pytest.fixture(scope="module", params=list(Batching))
+@pytest.fixture(scope="module", params=[pytest.param(Batching.AUTO, marks=pytest.mark.deep), Batching.ON, Batching.OFF])
 def typed(request, zoo_path) -> Iterator[Served]:
     """The typed RPCs of a model of the zoo that answers row by row, and MLflow's own answer for it."""
     with ExitStack() as stack:

@@ -139,7 +139,7 @@ def as_json(message: Any, schema: Schema) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.parametrize("rows", [[0, 1, 2], [1], [2, 0]])
+@pytest.mark.parametrize("rows", [[0, 1, 2], pytest.param([1], marks=pytest.mark.deep), [2, 0]])
 def test_tables(served, rows):
     """Missing values are left out and other values are equal, alone and in rows."""
     schema, typed, oracle = served

@@ -2,31 +2,31 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography import x509
 from mlflow_grpc_client import Client, Unauthenticated
 
 from mlflow_grpc import config
 from mlflow_grpc.access.permits import Permits
 from mlflow_grpc.choices import Service
+from mlflow_grpc.cli import main
 from tests.support.access import TOKENS, Authority, common_name, lines_of
 from tests.support.servers import ROOT, ready_address, start_server
 
 STEPPER = "mlmodel:tests.support.quick_stepper.Stepper"
 
 
-def token_command(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mlflow_grpc", "token", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+def token_command(*arguments: str, stdin: str = "") -> Result:
+    """Runs the command in this process."""
+    return CliRunner().invoke(main, ["token", *arguments], input=stdin)
 
 
 def test_the_command_makes_a_token():
     """Stdout has the line for the file, and stderr the token; with --stdin, the token is the caller's own."""
     made = token_command("batch")
-    assert made.returncode == 0
+    assert made.exit_code == 0
     token = made.stderr.split(": ")[-1].strip()
     assert made.stdout == lines_of({"batch": token})
     assert len(token) == 43
@@ -35,7 +35,7 @@ def test_the_command_makes_a_token():
     assert (own.stdout, own.stderr) == (lines_of({"web": "a-token-of-my-own"}), "")
     for arguments, stdin in ((("two words",), ""), (("web", "--stdin"), "short\n"), (("#web",), "")):
         refused = token_command(*arguments, stdin=stdin)
-        assert (refused.returncode, refused.stdout) == (2, "")
+        assert (refused.exit_code, refused.stdout) == (2, "")
         assert refused.stderr.startswith("Error: ")
 
 

@@ -214,7 +214,7 @@ def test_spellings_of_a_path(start, connect, model, tmp_path, spelling):
     assert connect(start("-m", spelling.format(tmp_path), env={"HOME": str(tmp_path)}))(payload("x"))
 
 
-@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.deep)])
 def test_warnings_as_errors_do_not_end_the_start(start, connect, model, workers):
     """PYTHONWARNINGS=error does not end the start, with one process and with two."""
     process = start("-m", str(model), "-w", workers, env={"PYTHONWARNINGS": "error"}, fresh=True)

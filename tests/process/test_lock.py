@@ -233,7 +233,7 @@ def test_impossible_checks(first, tmp_path):
     assert not (tmp_path / "x.proto").exists()
 
 
-@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", pytest.param(">&-", marks=pytest.mark.deep)])
 def test_closed_standard_streams(closed, tmp_path):
     """The file is written, and contains no output meant for the closed streams."""
     arguments = ("-m", "mlmodel:tests.support.newer_models.Echo", "--lock", tmp_path / lock_format.FILE_NAME)
@@ -277,7 +277,7 @@ def test_a_removed_model(first, locked, tmp_path):
     }
 
 
-@pytest.mark.parametrize("where", ["file", "environment", "directory"])
+@pytest.mark.parametrize("where", ["file", pytest.param("environment", marks=pytest.mark.deep), "directory"])
 def test_old_clients_of_a_compatible_model(where, start, first, more, turned, locked, tmp_path):
     """An old client's messages keep their meaning, for any order of columns and for both decoders."""
     with grpc.insecure_channel(ready_address(start("-m", str(first)))) as channel:

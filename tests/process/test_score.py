@@ -53,7 +53,7 @@ def score(*arguments):
         return run.wait(), "\n".join(run.stderr)
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.deep), 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.deep)])
 def test_a_file_and_a_model(model, tmp_path, processes):
     """The predictions are those of MLflow, in the order of the rows, from one process or several."""
     frame = scored.orders(500)
@@ -91,7 +91,9 @@ def servers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.deep), signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.deep) for how in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
+)
 def test_nothing_is_left_running(tmp_path, how):
     """The process with the model ends with the command, also when the command is killed in a call."""
     marker = tmp_path / "reached"

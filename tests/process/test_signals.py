@@ -45,7 +45,7 @@ def test_an_idle_server_ends_at_once(start, number):
 def test_calls_in_flight_finish(start, connect, model, tmp_path):
     """SIGTERM without a lame duck phase: new calls are UNAVAILABLE, those in flight are answered, and the exit code is
     0."""
-    process = start("-m", str(model), fresh=True)
+    process = start("-m", str(model))
     call = connect(process)
     held = [Held(call, tmp_path, f"call{number}") for number in range(5)]
     check: Any = call.channel.unary_unary(CHECK)

@@ -13,6 +13,7 @@ from tests.support.servers import Caller, ready_address, start_server
 STARTS = int(os.environ.get("STARTS", "1"))
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(60 + 60 * STARTS)
 def test_four_pickled_models_start_each_time(tmp_path):
     """Two threads that unpickle scikit-learn models at the same time deadlock in its imports; one thread does not.

@@ -117,7 +117,7 @@ def test_a_worker_that_cannot_be_started_is_retried(start):
     assert process.wait() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_a_model_may_start_processes(start, workers):
     """A model may start processes, as with one worker and as in `mlflow models serve`."""
     with fresh(ready_address(start("-w", str(workers), fresh=True))) as call:

@@ -87,7 +87,7 @@ def test_the_control_plane_decides_who_is_called(fleet):
 def test_no_call_fails_while_a_server_drains(fleet):
     """The control plane removes a server that is NOT_SERVING; no call of clients without retries fails."""
     ending, staying = fleet.servers
-    load = Load(ADDRESS, long_every=1 << 30)
+    load = Load(ADDRESS, rate=60.0, long_every=1 << 30)
     calling = threading.Thread(target=lambda: asyncio.run(load.run()))
     calling.start()
     try:

@@ -1,7 +1,7 @@
 """Swaps while calls arrive at an even rate: no call fails, no answer mixes versions, and memory is given back.
 
 Versions are swapped within the process, or, since they bring different code along, by replacing it. `make rollouts`
-does 50 swaps of both types and prints the times; the suite does 3.
+does 50 swaps of both types and prints the times; the suite does 3, with a quarter of the calls.
 """
 
 import asyncio
@@ -19,20 +19,22 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mlflow_grpc import protos
 from tests.rollout.conftest import ROW, VERSION_KEY
+from tests.support import depth
+from tests.support.depth import examples
 from tests.support.rollout_registry import LARGE, NAME, OWN, OWN_OTHER
 from tests.support.typed import TypedCaller
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
 
 SWAPS = int(os.environ.get("SWAPS", "3"))
-RATE = 200.0
+RATE = 200.0 if depth.is_deep else 50.0
 """Calls per second."""
 
 CONNECTIONS = 4
 TYPED_EVERY, STREAM_EVERY = 4, 50
 """One call in this number is a typed one, and one is a stream of requests."""
 
-QUIET_CALLS = 1000
+QUIET_CALLS = examples(1000)
 """Number of calls before the first swap."""
 
 MAX_GROWTH = 1.1

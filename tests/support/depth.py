@@ -21,12 +21,13 @@ def examples(count: int) -> int:
     return count if is_deep else max(count // SHARE, 5)
 
 
-def sample(items: Iterable[Item], key: str = "") -> list[Item]:
+def sample(items: Iterable[Item], key: str = "", share: int = SHARE) -> list[Item]:
     """Returns all items in a deep run, and otherwise a sample.
 
     Args:
         items: The items.
         key: Tests with different keys, such as the name of a model, mostly have different samples.
+        share: A sample has one in this number of items. A small number suits a list of short groups of similar items.
     """
     everything = list(items)
-    return everything if is_deep else everything[zlib.crc32(key.encode()) % SHARE :: SHARE]
+    return everything if is_deep else everything[zlib.crc32(key.encode()) % share :: share]

@@ -84,6 +84,30 @@ def test_the_memory_is_large_enough(models):
     assert metrics._instruments._counter_count < BASE_COUNTERS / 2
 
 
+def test_a_worker_shows_the_requests_of_all_workers_by_route_and_status():
+    """A worker shows the series of a request that another worker answered, although it has answered none itself."""
+    memory = Memory(workers=2)
+    shown, answering = (Metrics(memory, number) for number in range(2))
+    routes = [[metrics.http_route(path, ("GET",)) for path in ("/a", "/b")] for metrics in (shown, answering)]
+    second_route = routes[1][1]
+    for method, status in (("GET", 200), ("GET", 200), ("GET", 418), ("PUT", 405)):
+        second_route.ended(method, status, 0.25)
+    samples = {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(asyncio.run(shown.text()))
+        for sample in family.samples
+        if sample.name == "http_server_request_duration_seconds_count"
+    }
+    assert samples == {("GET", "/b", "200"): 2, ("GET", "/b", "_OTHER"): 1, ("_OTHER", "/b", "405"): 1}
+    routes[0][1].ended("GET", 200, 0.25)
+    (line,) = (
+        line
+        for line in asyncio.run(answering.text()).splitlines()
+        if line.startswith("http_server_request_duration_seconds_sum") and 'code="200"' in line
+    )
+    assert line.endswith(" 0.75")
+
+
 @pytest.mark.parametrize("value", ['quote " here', "back\\slash", "new\nline", "\\n", "é😀", ""])
 def test_labels_round_trip(value):
     """Both parsers read the labels that were written."""
