@@ -125,8 +125,8 @@ class Tracking:
         return [int(pid) for pid in re.findall(r"worker \d+ started, pid (\d+)", self.process.output)]
 
     def rss_mb(self) -> float:
-        """Returns the memory of the worker that was started last."""
-        return _rss_mb(self.worker_pids[-1])
+        """Returns the memory of the worker that was started last, or of a server without workers."""
+        return _rss_mb((self.process.popen.pid, *self.worker_pids)[-1])
 
     def supervisor_mb(self) -> float:
         """Returns the memory of the supervisor, most of which the worker shares."""
