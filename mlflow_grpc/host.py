@@ -28,6 +28,8 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.recording.recorder import RESULTS, Recorder
+from mlflow_grpc.recording.sampling import recording_engine
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.publisher import Publisher
 from mlflow_grpc.rollout.rollout import Rollout
@@ -79,6 +81,13 @@ class Host:
         if self.gate is not None and metrics is not None:
             self.gate.count = metrics.refused_callers(Refusal)
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
+        self._recorder: Recorder | None = None
+        engine_class = Engine
+        if settings.record is not None:
+            self._recorder = Recorder(settings.record)
+            if metrics is not None:
+                self._recorder.count = metrics.recorded_calls(RESULTS)
+            engine_class = recording_engine(self._recorder, settings.record_share)
         self._untyped = (
             text.NAME,
             text.STREAM_NAME,
@@ -91,7 +100,8 @@ class Host:
         """Full names of the gRPC services, without reflection."""
 
         def make_engine() -> Engine:
-            return Engine.from_settings(settings, None if metrics is None else metrics.add_model(rpcs=len(RpcKind)))
+            model_metrics = None if metrics is None else metrics.add_model(rpcs=len(RpcKind))
+            return engine_class.from_settings(settings, model_metrics)
 
         self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
         self.utilization = Utilization(self.catalog)
@@ -259,6 +269,8 @@ class Host:
         self.open_calls.cancel_all()
 
     async def close(self) -> None:
-        """Sends what the calls have left behind, such as traces; called after `end_calls`."""
+        """Sends and writes what the calls have left behind, such as traces; called after `end_calls`."""
         await self.open_calls.close()
+        if self._recorder is not None:
+            await self._recorder.close()
         await self._rollout.close()
