@@ -212,6 +212,10 @@ class Host:
         """Sets health to NOT_SERVING; calls are answered as before."""
         self._set_serving(False)
 
+    def hint(self, name: str, alias: str | None) -> int:
+        """Makes tracked models query the registry now; see `Rollout.hint`."""
+        return self._rollout.hint(name, alias)
+
     async def watch(self) -> None:
         """Watches threads, the event loop, open calls, the process and the root logger; runs until cancelled."""
         process = [self.gauges.watch_process()] if self.gauges is not None else []

@@ -37,6 +37,8 @@ _SERVICES = {
     "/v2/models/{name}/versions/{version}/ready": Service.HEALTH,
     "/metrics": Service.METRICS,
     "/page/server.json": Service.PAGE,
+    # MLflow signs its events, and sends no token.
+    "/webhooks/mlflow": Service.HEALTH,
     # The files of the page are the same for every server, and ask for the token that the others need.
     "/": Service.HEALTH,
     "/page/{digest}/{name}": Service.HEALTH,

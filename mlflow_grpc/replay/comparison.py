@@ -86,8 +86,8 @@ def _deviations(recorded: Any, replayed: Any, path: str, tolerance: float) -> It
             yield from _deviations(recorded.get(key, ABSENT), replayed.get(key, ABSENT), name, tolerance)
     elif isinstance(recorded, list) and isinstance(replayed, list):
         for index in range(max(len(recorded), len(replayed))):
-            pair = (values[index] if index < len(values) else ABSENT for values in (recorded, replayed))
-            yield from _deviations(*pair, f"{path}[{index}]", tolerance)
+            before, now = (values[index] if index < len(values) else ABSENT for values in (recorded, replayed))
+            yield from _deviations(before, now, f"{path}[{index}]", tolerance)
     elif not _is_same(recorded, replayed, tolerance):
         yield Deviation(path, recorded, replayed)
 

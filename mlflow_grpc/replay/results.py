@@ -129,7 +129,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """Yields the lines of the table, and those of the first calls that differ."""
-        rows = [HEAD]
+        rows: list[tuple[str, ...]] = [HEAD]
         for (model, version), counts in sorted(self._counts.items()):
             largest = self._largest.get((model, version))
             numbers = (f"{count:,}" for count in counts)

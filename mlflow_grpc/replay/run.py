@@ -119,17 +119,16 @@ def address_of(against: str) -> str | None:
 @contextlib.contextmanager
 def _client(options: Options, address: str | None) -> Iterator[Client]:
     """Yields a client of the server, or of a server of the model that ends with the block."""
-    client_options = {"timeout_s": options.timeout_s}
     if address is None:
         is_text = any(call.content_type.startswith(TEXT) for call in all_calls_of(options.recorded))
         settings = {"drain_timeout_s": 1.0, "payload": "text" if is_text else "mlflow"}
-        with child_server.serving(options.against, client_options, START_LIMIT_S, settings) as client:
+        with child_server.serving(options.against, {"timeout_s": options.timeout_s}, START_LIMIT_S, settings) as client:
             yield client
         return
     try:
         client = Client(
             address,
-            **client_options,
+            timeout_s=options.timeout_s,
             tls=None if options.tls_ca is None else TLS(ca=options.tls_ca),
             token=None if options.token_file is None else TokenFile(options.token_file),
         )

@@ -58,7 +58,7 @@ def test_a_server_records_and_its_calls_are_replayed(registry, track, tmp_path):
     recorded, output = tmp_path / "recorded", tmp_path / "replayed.parquet"
     server = track("--record", str(recorded), "--record-share", "100%")
     assert server.answer() == ('{"predictions": [1]}', "1")
-    assert server.answer(ROW, mlflow_request_id="second")[1] == "1"
+    assert server.answer(ROW, x_request_id="second")[1] == "1"
     server.process.signal(signal.SIGTERM)
     assert server.process.wait() == 0
     code, run = replay(registry, recorded, "--against", "models:/churn/1")
