@@ -1,4 +1,4 @@
-"""Model inputs as text, for recorded calls whose payload was none, and back from text to a table.
+"""Model inputs as text, for recorded calls without one, and back from text to a table.
 
 Rule of this module: the text is a payload that `mlflow models serve` takes, so that the call can be made again.
 MLflow's functions read it and convert values that have no JSON form.
@@ -86,7 +86,7 @@ def table_of(text: str, content_type: str) -> pd.DataFrame | None:
 
 
 def _as_table(data: Any) -> pd.DataFrame | None:
-    """Returns parsed data as a table; None if it is none."""
+    """Returns parsed data as a table; None if it has another form."""
     is_table = (
         isinstance(data, pd.DataFrame)
         or (isinstance(data, np.ndarray) and data.ndim in (1, 2))

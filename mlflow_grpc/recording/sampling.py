@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow_grpc.calls.call import Call
 from mlflow_grpc.engine.engine import Engine
@@ -19,12 +19,19 @@ from mlflow_grpc.payload.codec import PLAIN_INPUT, ModelInput
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
-    from mlflow_grpc.recording.recorder import Recorder
 
 NOT_OF_THE_MODEL = frozenset(
     (Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE)
 )
 """Statuses of requests that are not recorded, because they depend on the load and not on the input."""
+
+
+class Sink(Protocol):
+    """Takes requests that are recorded."""
+
+    def put(self, sampled: "SampledRequest[Any]", model: ServableModel) -> None:
+        """Takes a request that has ended, and the model that it was for."""
+        ...
 
 
 class SampledRequest(Request[AnswerT]):
@@ -108,7 +115,7 @@ class SampledRequest(Request[AnswerT]):
 class RecordingEngine(Engine):
     """An engine that records a share of its requests; those of streams of chunks are not recorded."""
 
-    recorder: "Recorder"
+    recorder: Sink
     """Gets the requests once they have ended."""
     share: float
     """From 0 to 1."""
@@ -149,7 +156,7 @@ class RecordingEngine(Engine):
         self.recorder.put(sampled, self._model)
 
 
-def recording_engine(recorder: "Recorder", share: float) -> type[RecordingEngine]:
+def recording_engine(recorder: Sink, share: float) -> type[RecordingEngine]:
     """Returns a class of engines that record a share of their requests.
 
     Args:

@@ -89,7 +89,7 @@ def test_a_full_disk_costs_only_recorded_calls(start, connect, tmp_path, room):
     ],
 )
 def test_settings_that_cannot_be(start, flags, reason):
-    """A directory that cannot be written, or a share that is none, is an error at the start."""
+    """A directory that cannot be written, or a share that is no number from 0 to 1, is an error at the start."""
     process = start(*flags)
     assert process.wait() == 2
     assert reason in process.output

@@ -74,7 +74,7 @@ def test_an_mlflow_server_sends_the_hint(hinted, registry):
 
 
 def test_hints_and_what_is_refused(hinted, registry):
-    """Only an event that MLflow's secret signed in the last 300 s is a hint; another model or alias is none."""
+    """Only an event that MLflow's secret signed in the last 300 s is a hint; one about another model or alias changes nothing."""
     server = hinted()
     registry.move("2")
     refused = [

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.requests import NoObserver, TextRequest
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.thread_pool import ModelThreadPool
-from mlflow_grpc.errors import InvalidPayload, ModelFailed, StartError, TimeLimitExceeded
+from mlflow_grpc.errors import CallerDeadlineExceeded, InvalidPayload, ModelFailed, StartError
 from mlflow_grpc.recording import recorder as recorder_module
 from mlflow_grpc.recording import rows
 from mlflow_grpc.recording.recorder import DROPPED, FAILED, WRITTEN, Recorder
@@ -149,10 +150,10 @@ def test_an_unusable_directory_is_refused(tmp_path):
         Recorder(file / "x")
 
 
-def engine(model: Any, recorder: Recorder, **options: Any) -> Engine:
+def engine(model: Any, recorder: Recorder) -> Engine:
     admission = Admission(max_requests=9, max_bytes=1000, concurrency=1, timeout_s=60)
     admission.stage = Stage.OPEN
-    running = recording_engine(recorder, 1.0)(ModelThreadPool(1), admission, **{"timeout_s": 60, **options})
+    running = recording_engine(recorder, 1.0)(ModelThreadPool(1), admission, timeout_s=60)
     running.host(ServableModel(model, PlainCodec()))
     return running
 
@@ -163,9 +164,9 @@ def test_requests_that_are_late_are_not_recorded(tmp_path):
     model = GatedModel()
 
     async def run() -> None:
-        running = engine(model, recorder, timeout_s=0.05)
-        with pytest.raises(TimeLimitExceeded):
-            await running.predict(TextRequest("hold", None, Observer()), None)
+        running = engine(model, recorder)
+        with pytest.raises(CallerDeadlineExceeded):
+            await running.predict(TextRequest("hold", None, Observer()), time.monotonic() + 0.05)
         model.let_go()
         await running.predict(TextRequest("self-test", None, NoObserver()), None)
         running.threads.close()
