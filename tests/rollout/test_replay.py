@@ -79,6 +79,21 @@ def test_a_server_records_and_its_calls_are_replayed(registry, track, tmp_path):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_recording_goes_on_after_a_swap(registry, track, tmp_path):
+    """Calls are recorded under the version that answered them, before and after another version is published."""
+    recorded = tmp_path / "recorded"
+    server = track("--record", str(recorded), "--record-share", "100%")
+    assert server.answer()[1] == "1"
+    registry.move("2")
+    server.wait_for_version("2")
+    assert server.answer()[1] == "2"
+    server.process.signal(signal.SIGTERM)
+    assert server.process.wait() == 0
+    calls = pd.read_parquet(recorded)
+    assert calls["version"].tolist() == ["1", "2"]
+    assert calls["output"].tolist() == ['{"predictions": [1]}', '{"predictions": [2]}']
+
+
 def test_against_a_server(registry, tmp_path):
     """A running server gets the calls under the names of their models; a tolerance makes near numbers the same."""
     refused = json.dumps({"dataframe_split": {"columns": ["a"], "data": [["text"]]}})
