@@ -98,6 +98,6 @@ LABEL org.opencontainers.image.title="mlflow-grpc" \
 HEALTHCHECK --start-period=5m --interval=10s --timeout=10s --retries=3 \
     CMD mlflow-grpc-predict --health --address "localhost:$PORT" --timeout 5
 
-# The exec form, so that SIGTERM reaches the server. It drains after 7 s, for up to 30 s: docker run --stop-timeout 42.
+# The exec form, so that SIGTERM reaches the server. It drains after 9 s at most, for up to 30 s: docker run --stop-timeout 44.
 ENTRYPOINT ["mlflow-grpc"]
 CMD ["serve"]

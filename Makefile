@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
+.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,12 +132,12 @@ scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RE
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
 
 rollouts: $(VENV)/.dev ## swap versions of a model under load, and break its registry; SWAPS=N sets the number of swaps
-	SWAPS=$(or $(SWAPS),20) $(BIN)/python -m pytest -s --deep tests/rollout/test_under_load.py tests/rollout/test_registry_server.py
+	SWAPS=$(or $(SWAPS),50) $(BIN)/python -m pytest -s --deep tests/rollout/test_under_load.py tests/rollout/test_registry_server.py
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus
 
-browser: $(VENV)/.dev .venvs/grpcurl/.ready ## test the page with a real Chromium (install it first)
+browser: $(VENV)/.dev .venvs/grpcurl/.ready docs ## test the page and the site with a real Chromium (install it first)
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m browser -rs tests/browser
 
 ray: .venvs/ray/.ready ## test replicas of Ray Serve with a real cluster of one node, for some minutes
@@ -184,6 +184,8 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 		--python-version 3.11 --generate-hashes --no-emit-package mlflow-grpc-client --custom-compile-command "make lock" -o requirements-dev.txt
 	$(BIN)/uv pip compile --group sbom -q --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" -o sbom-requirements.txt
+	$(BIN)/uv pip compile --group docs -q --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" -o docs-requirements.txt
 	@# Locks only the additions of an extra, because uv would otherwise lock the server's own packages with it.
 	for extra in $(EXTRAS); do \
 		$(BIN)/python scripts/requirements_of_extra.py $$extra | $(BIN)/uv pip compile - -c requirements.txt -q \
@@ -208,6 +210,25 @@ interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go, C++ a
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside
 	$(BIN)/python -m pytest -m image
+
+.venvs/docs/.ready: docs-requirements.txt | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --require-hashes -r docs-requirements.txt
+	@touch $@
+
+# Draws the diagrams of the site. It is fetched once, so that the site loads nothing from another host.
+MERMAID := mermaid@11.17.2
+MERMAID_SHA256 := 581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8
+.venvs/mermaid/mermaid.min.js:
+	mkdir -p $(@D)
+	npm pack --silent --pack-destination $(@D) $(MERMAID)
+	tar -xzf $(@D)/mermaid-*.tgz -C $(@D) --strip-components 2 package/dist/mermaid.min.js
+	echo "$(MERMAID_SHA256)  $@" | sha256sum --check --quiet
+
+docs: $(VENV)/.dev .venvs/docs/.ready .venvs/mermaid/mermaid.min.js ## build the documentation site in build/site; needs npm
+	$(BIN)/python scripts/site_pages.py --mermaid .venvs/mermaid/mermaid.min.js
+	.venvs/docs/bin/zensical build --strict --clean
+	@echo "Open it: python -m http.server -d build/site 8000"
 
 IMAGE_ARGS ?=
 image-sbom: ## write the Python packages of the image to sbom.cdx.json (CycloneDX): IMAGE_ARGS="--build-arg MODEL_DIR=models/iris"

@@ -2,6 +2,8 @@
 
 Rule of this module: it reads and checks, and loads no model. An invalid file is refused with the path of the error. The
 `rest_config.yaml` of rest-model-service is accepted unchanged, with warnings where our own format has errors.
+
+It has more than 300 lines, because the keys of a model depend on each other.
 """
 
 import difflib
@@ -25,10 +27,20 @@ from pydantic import (
 
 from mlflow_grpc import rest_config
 from mlflow_grpc.access_config import AccessRule
+from mlflow_grpc.cache_config import CacheLimits
+from mlflow_grpc.challenger_config import Challenger
 from mlflow_grpc.choices import Batching, OnError, Payload, UnknownColumns
 from mlflow_grpc.declarations import duration_s
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import Name, always_same, can_move, canonical_uri, without_secrets
+from mlflow_grpc.naming import (
+    MAX_CHARACTERS,
+    Name,
+    always_same,
+    can_move,
+    canonical_uri,
+    name_from_uri,
+    without_secrets,
+)
 from mlflow_grpc.rollout_settings import MAX_TRACK_S, MIN_TRACK_S
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.yaml_file import parse_yaml
@@ -100,6 +112,10 @@ class ModelConfig(_Strict):
     on_error: OnError | None = None
     track: Annotated[float, BeforeValidator(_interval), Field(allow_inf_nan=False)] | None = None
     """Interval at which the registry is queried for another version, in seconds; 0 (or `off`) for never."""
+    challenger: Challenger | None = None
+    """Another model that gets a share of the calls, or runs behind them."""
+    cache: CacheLimits | None = None
+    """Limits of the cache of answers; None for no cache."""
     endpoint: bool = Field(True, validation_alias=AliasChoices("endpoint", "create_endpoint"))
     """True if the model can be called; otherwise it is only loaded and listed."""
 
@@ -131,6 +147,12 @@ class ModelConfig(_Strict):
             raise ValueError(f"track has no effect: {always_same(self.source)}")
         return self
 
+    @model_validator(mode="after")
+    def _may_have_a_challenger(self) -> Self:
+        if self.challenger is not None and (self.uri is None or not self.endpoint):
+            raise ValueError("challenger is for MLflow models (uri) that can be called, without endpoint: false")
+        return self
+
     @property
     def has_hooks(self) -> bool:
         """True if the model has a preprocess or postprocess function."""
@@ -140,6 +162,37 @@ class ModelConfig(_Strict):
     def source(self) -> str:
         """URI or class path of the model, without secrets."""
         return without_secrets(self.uri) if self.uri else f"{MLMODEL_SCHEME}{self.class_path}"
+
+
+class ChallengerModel(ModelConfig):
+    """The challenger of the model before it in the configuration; without an endpoint, it has no calls of its own."""
+
+
+def with_challengers(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+    """Returns the models with the challenger of each directly behind it.
+
+    A challenger has the options of its champion, such as its hooks. If the champion is tracked, so is the challenger.
+    """
+    expanded: list[ModelConfig] = []
+    for model in models:
+        expanded.append(model)
+        if (challenger := model.challenger) is None:
+            continue
+        name, suffix = model.name or name_from_uri(model.uri or ""), "-challenger"
+        options = {
+            **dict(model),
+            "uri": challenger.uri,
+            "name": name[: MAX_CHARACTERS - len(suffix)] + suffix,
+            "version": challenger.version,
+            "default": False,
+            "track": model.track if can_move(challenger.uri) else None,
+            "on_error": challenger.on_error,
+            "challenger": None,
+            "cache": None if challenger.shadow else model.cache,
+            "endpoint": False,
+        }
+        expanded.append(ChallengerModel.model_construct(**options))
+    return tuple(expanded)
 
 
 class _File(_Strict):
@@ -228,9 +281,10 @@ def read(path: Path) -> Configuration:
         file = _File.model_validate(content)
     except ValidationError as error:
         raise StartError(f"{path}: {_explain(error)}") from None
-    _check_names(path, file.models)
+    models = with_challengers(file.models)
+    _check_names(path, models)
     return Configuration(
-        models=file.models,
+        models=models,
         access=file.access,
         logging=file.logging,
         service=ServiceInfo(title=file.service_title, version=file.version, description=file.description),
@@ -282,9 +336,10 @@ def _message(problem: Any) -> str:
 
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
-    """Error text for an unknown key at the top level, in a model, in a rule of access or in a decorator."""
+    """Error text for an unknown key at the top level, in a model, in a rule of access or in a part of a model."""
     classes: dict[int, type[BaseModel]] = {1: _File, 3: AccessRule if loc[0] == "access" else ModelConfig}
-    config_class = classes.get(len(loc), Decorator)
+    parts: dict[Any, type[BaseModel]] = {"challenger": Challenger, "cache": CacheLimits}
+    config_class = classes.get(len(loc)) or parts.get(loc[-2], Decorator)
     key, names = str(loc[-1]), [*config_class.model_fields]
     aliases = {name for field in config_class.model_fields.values() for name in _aliases(field.validation_alias)}
     if key in aliases:

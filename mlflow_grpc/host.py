@@ -7,6 +7,7 @@ and an HTTP port in front of it. An engine with a gRPC server of its own, such a
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from _mlflow_grpc_protocol.typed_terms import RpcKind
@@ -24,15 +25,18 @@ from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import sample_event_loop
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.gauges import Gauges
+from mlflow_grpc.engine.layers import add_layers
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.recording.recorder import RESULTS, Recorder
+from mlflow_grpc.recording.recorder import make_recorder
 from mlflow_grpc.recording.sampling import recording_engine
 from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.rollout.handover import take_over
 from mlflow_grpc.rollout.publisher import Publisher
 from mlflow_grpc.rollout.rollout import Rollout
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.services import flight, health, models, open_inference, reflection, text, typed
 from mlflow_grpc.services.dispatch import RpcDispatcher
 from mlflow_grpc.services.health import health_names
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
+IDLE_CHECK_S = 0.05
+"""Interval between two checks whether all calls have ended, in seconds."""
+
+
 class Host:
     """Answers calls to the models of a configuration; used once, in one event loop, from `load` to `close`."""
 
@@ -58,6 +66,7 @@ class Host:
         *,
         slot: MetricsSlot = ALONE,
         versions: RegistryVersions | None = None,
+        link: SupervisorLink | None = None,
         has_metrics: bool | None = None,
     ) -> None:
         """Makes the handlers. Health is NOT_SERVING and calls are UNAVAILABLE until a model is loaded.
@@ -67,6 +76,7 @@ class Host:
             configuration: The models.
             slot: Slot of this process in the metrics of all workers.
             versions: Versions that aliases mean to all processes of the server.
+            link: Connection to the supervisor of this process; None if there is none.
             has_metrics: True to count calls; by default, if there is an HTTP port to read the metrics at.
 
         """
@@ -81,13 +91,8 @@ class Host:
         if self.gate is not None and metrics is not None:
             self.gate.count = metrics.refused_callers(Refusal)
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
-        self._recorder: Recorder | None = None
-        engine_class = Engine
-        if settings.record is not None:
-            self._recorder = Recorder(settings.record)
-            if metrics is not None:
-                self._recorder.count = metrics.recorded_calls(RESULTS)
-            engine_class = recording_engine(self._recorder, settings.record_share)
+        self._recorder = make_recorder(settings, metrics)
+        engine_class = Engine if self._recorder is None else recording_engine(self._recorder, settings.record_share)
         self._untyped = (
             text.NAME,
             text.STREAM_NAME,
@@ -104,15 +109,18 @@ class Host:
             return engine_class.from_settings(settings, model_metrics)
 
         self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
+        self.catalog.equip = partial(add_layers, timeout_s=settings.timeout_s)
         self.utilization = Utilization(self.catalog)
         self._backend_metrics = BackendMetrics(self.open_calls)
         self._health = health.HealthServicer(self.services)
         self.gauges = Gauges(metrics, self.catalog, lambda: self.is_serving) if metrics is not None else None
         """Gauges of the metrics; None if there are no metrics."""
-        locks = LockSet.from_file(settings.lock)
-        self._typed = typed.TypedService(self.dispatcher, self.catalog, locks)
+        self._locks = locks = LockSet.from_file(settings.lock)
+        self._predecessor = link.predecessor if link is not None else None
+        numbered = locks if self._predecessor is None else self._predecessor.numbered(locks)
+        self._typed = typed.TypedService(self.dispatcher, self.catalog, numbered)
         self._loader = ModelLoader(settings, self.catalog, self._health, locks, self._make_typed, versions)
-        publisher = Publisher(
+        self._publisher = publisher = Publisher(
             self.catalog,
             self._typed,
             locks,
@@ -120,7 +128,7 @@ class Host:
             self._show_typed,
             allow_incompatible=settings.allow_incompatible,
         )
-        self._rollout = Rollout(settings, self.catalog, publisher, versions)
+        self._rollout = Rollout(settings, self.catalog, publisher, versions, link)
         self.models = models.ModelsServicer(self.catalog, self._typed)
         named = NamedModels(self.catalog, max_unread=settings.queue_calls)
         self.inference_models = InferenceModels(
@@ -163,6 +171,8 @@ class Host:
         """
         thread = thread or DaemonLoadThread()
         await self._loader.load(thread, when_loading)
+        if self._predecessor is not None:
+            await take_over(self._predecessor, self.catalog, self._publisher, self._locks, self._settings)
         self._rollout.start(thread)
 
     def add(self, entry: Entry, loaded: ServableModel) -> None:
@@ -194,7 +204,8 @@ class Host:
 
     def _set_serving(self, serving: bool, *states: State) -> None:
         """Sets the health of the server as a whole and of the models in some states, by default in all."""
-        entries = [entry for entry in self.catalog.entries if not states or entry.state in states]
+        listed = (*self.catalog.entries, *(entry for entry in self.catalog.replaced if entry.is_kept))
+        entries = [entry for entry in listed if not states or entry.state in states]
         names = [*self._health.services, *(name for entry in entries for name in health_names(entry))]
         self._health.set_serving(serving, *names)
 
@@ -240,6 +251,11 @@ class Host:
                 self.gauges.note(sample, self.utilization.value)
             for engine in self.catalog.engines:
                 engine.adapt(sample)
+
+    async def wait_until_idle(self) -> None:
+        """Waits until no call and no stream to a model is open; new ones are answered meanwhile."""
+        while not all(engine.admission.is_idle for engine in self.catalog.engines):  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(IDLE_CHECK_S)
 
     async def drain(self, limit_s: float) -> int:
         """Refuses new calls, and waits for the calls in flight.

@@ -6,6 +6,7 @@ the order that `mlflow_grpc.runner` describes.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.services import goaway, listener, reflection
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
@@ -35,8 +37,18 @@ FLUSH_S = 2.0
 NOTICE_S = 2.0
 """Time for a load balancer that only checks connections to notice the closed port, in seconds."""
 
+HAND_OVER_LEAVE_LIMIT_S = 10.0
+"""Maximum time for clients to read GOAWAY if another process serves meanwhile, in seconds."""
+
+MIN_DRAIN_S = 1.0
+"""Minimum time for calls to end after streams have been ended, in seconds."""
+
 GOAWAY_LIMIT_S = 5.0
 """Maximum time that a busy connection is waited for until a GOAWAY can be sent, in seconds."""
+
+LEAVE_LIMIT_S = 2.0
+"""Maximum time for clients to read GOAWAY, in seconds. A client that has read it closes its connection after its last
+call. Once `grpc.Server.stop` has begun, gRPC neither answers nor refuses some of the calls that arrive."""
 
 
 class Server:
@@ -50,10 +62,11 @@ class Server:
         share_port: bool = False,
         slot: MetricsSlot = ALONE,
         versions: RegistryVersions | None = None,
+        link: SupervisorLink | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls_files(settings)
-        self.host = Host(settings, configuration, slot=slot, versions=versions)
+        self.host = Host(settings, configuration, slot=slot, versions=versions, link=link)
         """Answers the calls of the gRPC port."""
         self._http = self._http_port(configuration, share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, self.host.handlers, share_port=share_port)
@@ -163,8 +176,13 @@ class Server:
         if self._http is not None:
             self._http.close_port()
         await asyncio.sleep(min(NOTICE_S, lame_duck_s))
+        await self._send_away(port, LEAVE_LIMIT_S)
+
+    async def _send_away(self, port: goaway.Port, leave_limit_s: float) -> None:
+        """Makes clients reconnect, and waits until no call arrives."""
         if self._settings.tls_cert is None:
             await port.send_goaway_to_all(limit_s=GOAWAY_LIMIT_S)
+            await port.wait_until_left(limit_s=leave_limit_s)
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
             await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
@@ -173,9 +191,34 @@ class Server:
             self._goaway = asyncio.ensure_future(self._grpc.stop(self._settings.drain_timeout_s + FLUSH_S))
         await self.host.open_calls.arrivals.wait_until_idle()
 
-    async def drain(self) -> int:
-        """Refuses new calls, and waits for the calls in flight, up to the drain timeout; see `Host.drain`."""
-        return await self.host.drain(self._settings.drain_timeout_s)
+    async def hand_over(self) -> float:
+        """Sends callers to the process that listens on the same ports now, and waits for the calls that this one has.
+
+        Health stays SERVING until clients have been notified, because the server as a whole has no pause. Streams go on
+        too, up to the drain timeout.
+
+        Returns:
+            Time of the drain timeout that is left, in seconds; at least MIN_DRAIN_S.
+
+        """
+        until = time.monotonic() + self._settings.drain_timeout_s
+        port = goaway.Port(self.port)
+        port.close()
+        if self._http is not None:
+            self._http.close_port()
+            self._http.send_callers_away()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._send_away(port, HAND_OVER_LEAVE_LIMIT_S)
+                await self.host.wait_until_idle()
+        return max(MIN_DRAIN_S, until - time.monotonic())
+
+    async def drain(self, limit_s: float | None = None) -> int:
+        """Refuses new calls, and waits for the calls in flight, up to a limit in seconds; see `Host.drain`.
+
+        The limit is the drain timeout by default.
+        """
+        return await self.host.drain(self._settings.drain_timeout_s if limit_s is None else limit_s)
 
     async def stop(self) -> None:
         """Closes the port and all connections; calls in flight end with UNAVAILABLE."""

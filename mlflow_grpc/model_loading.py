@@ -14,7 +14,7 @@ from functools import partial
 from mlflow_grpc.choices import OnError
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.daemon_threads import LoadThread, in_daemon_thread
-from mlflow_grpc.engine import loading, typed_plan
+from mlflow_grpc.engine import fit, loading, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.servable import ServableModel
@@ -134,6 +134,7 @@ class ModelLoader:
         except StartError as error:
             self._skip_or_raise(entry, error)
         turns.give_up(index)
+        self._compare_with_champions(entry)
         self._open_settled()
         if not turns.waiting:
             # The missing models are still being fetched, which may take long.
@@ -193,6 +194,22 @@ class ModelLoader:
         load_s = self._load_s.get(index)
         if entry.engine.metrics is not None and load_s is not None:
             entry.engine.metrics.loaded(load_s)
+
+    def _compare_with_champions(self, entry: Entry) -> None:
+        """Compares a challenger with its champion once both are loaded; `entry` has just been loaded.
+
+        Raises:
+            StartError: They do not fit, and the challenger's configuration does not say `on_error: skip`.
+
+        """
+        for champion, challenger in self._catalog.pairs:
+            is_concerned = entry is champion or entry is challenger
+            if not is_concerned or champion.loaded is None or challenger.loaded is None:
+                continue
+            try:
+                fit.check(champion.loaded, challenger.loaded)
+            except StartError as error:
+                self._skip_or_raise(challenger, error)
 
     def offer_typed(self) -> None:
         """Makes the typed RPCs of the models that are ready, unless they have been made.

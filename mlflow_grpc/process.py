@@ -18,6 +18,9 @@ END_WITHOUT_LAME_DUCK = signal.SIGUSR2
 It replaces SIGINT and SIGHUP, which a terminal sends to all processes of the group.
 """
 
+END_REPLACED = signal.SIGUSR1
+"""Signal by which the supervisor ends a worker once another one serves in its place."""
+
 MAX_OPEN_FILES = 65_536
 """Number of open files up to which the limit is raised; libraries that go through all numbers take long beyond it."""
 

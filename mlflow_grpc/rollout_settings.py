@@ -1,6 +1,7 @@
-"""The settings of models that follow their registry, which `mlflow_grpc.settings.Settings` inherits.
+"""The settings of models that change while the server runs, which `mlflow_grpc.settings.Settings` inherits.
 
-Rule of this module: it only declares settings. None of them has an effect unless a model is tracked.
+Rule of this module: it only declares settings. `keep_previous_s` and `webhook_secret` have no effect unless a model is
+tracked.
 """
 
 from pathlib import Path
@@ -11,11 +12,11 @@ from pydantic import BaseModel, BeforeValidator, field_validator
 from mlflow_grpc.declarations import Flag, duration_s, setting
 
 MIN_TRACK_S, MAX_TRACK_S = 0.1, 86_400.0
-"""Shortest and longest interval between two queries of the registry, in seconds."""
+"""Shortest and longest interval between two queries of the registry, or two readings of a file, in seconds."""
 
 
 class RolloutSettings(BaseModel):
-    """Settings of models that follow their registry."""
+    """Settings of models that follow their registry, or a configuration file."""
 
     track_s: Annotated[float | None, BeforeValidator(duration_s), Flag(("--track",), metavar="SECONDS")] = setting(
         None,
@@ -37,6 +38,18 @@ class RolloutSettings(BaseModel):
             le=86_400,
             allow_inf_nan=False,
         )
+    )
+    watch_config_s: Annotated[
+        float | None, BeforeValidator(duration_s), Flag(("--watch-config",), metavar="SECONDS")
+    ] = setting(
+        None,
+        "MLFLOW_GRPC_WATCH_CONFIG",
+        text="The interval in seconds, such as 30 or 30s, at which the file of --config is read again. If it has "
+        "changed, new worker processes with its models replace the old ones, without a restart. Not read again if "
+        "not set.",
+        ge=MIN_TRACK_S,
+        le=MAX_TRACK_S,
+        allow_inf_nan=False,
     )
     webhook_secret: Annotated[Path | None, Flag(("--webhook-secret",), metavar="FILE")] = setting(
         None,

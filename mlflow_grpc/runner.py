@@ -5,7 +5,8 @@
 3. Open: health is SERVING, and the ready line is written.
 4. Serve until a signal.
 5. Lame duck: health is NOT_SERVING and calls are answered, for `--lame-duck` seconds after SIGTERM; then the port is
-   closed and clients are sent away.
+   closed and clients are sent away. A worker that another one has replaced sends clients away at once, and its health
+   stays SERVING meanwhile.
 6. Drain: new calls are refused, and those in flight are answered, up to `--drain-timeout`. Another signal ends the
    wait.
 7. Stop.
@@ -27,8 +28,9 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import ending_signals, reset_signals_after_fork
+from mlflow_grpc.process import END_REPLACED, ending_signals, reset_signals_after_fork
 from mlflow_grpc.registry_versions import RegistryVersions
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.settings import Settings
 from mlflow_grpc.telemetry.metrics import ALONE, MetricsSlot
 
@@ -54,6 +56,8 @@ class Role:
     """The process's slot in the metrics of the server."""
     versions: RegistryVersions = field(default_factory=RegistryVersions)
     """Versions that aliases mean to all processes of the server."""
+    link: SupervisorLink | None = None
+    """Connection to the supervisor; None if there is none."""
     when_loading: Callable[[str], object] = lambda _: None
     """Called with a description of each model when its load begins, and with an empty text when it has ended."""
 
@@ -105,7 +109,14 @@ async def _serve(
     when_loaded: Callable[[Server], Awaitable[None]],
 ) -> int:
     """Runs a server from start to stop, in the order of the module's docstring."""
-    server = Server(settings, configuration, share_port=role.share_port, slot=role.slot, versions=role.versions)
+    server = Server(
+        settings,
+        configuration,
+        share_port=role.share_port,
+        slot=role.slot,
+        versions=role.versions,
+        link=role.link,
+    )
     first = asyncio.create_task(main.next_signal())
     opening = asyncio.create_task(_open(server, main, role, when_loaded))
     watching = asyncio.create_task(server.watch())
@@ -115,11 +126,11 @@ async def _serve(
         watching.cancel()
         if failed is None:
             second = asyncio.create_task(_second(main))
-            return await _end(server, settings, has_lame_duck=first.result() == signal.SIGTERM, interrupt=second)
+            return await _end(server, settings, first.result(), interrupt=second)
         if failed is watching:
             logger.error("the server cannot watch itself any more, and ends", exc_info=failed.exception())
         if failed is watching or server.takes_calls:
-            await _end(server, settings, has_lame_duck=failed is watching, interrupt=first)
+            await _end(server, settings, signal.SIGTERM if failed is watching else signal.SIGINT, interrupt=first)
         if failed is opening:
             await opening  # Raises its error.
         return 1
@@ -154,13 +165,13 @@ async def _until_signal_or_error(
                 return task
 
 
-async def _end(server: Server, settings: Settings, *, has_lame_duck: bool, interrupt: "asyncio.Task[int]") -> int:
+async def _end(server: Server, settings: Settings, number: int, *, interrupt: "asyncio.Task[int]") -> int:
     """Sends callers away if there may be any, and drains.
 
     Args:
         server: The server.
         settings: The settings with its time limits.
-        has_lame_duck: True to answer calls as before for some time.
+        number: Number of the signal. After SIGTERM, calls are answered as before for some time.
         interrupt: Waits for a signal that ends the wait.
 
     Returns:
@@ -169,9 +180,12 @@ async def _end(server: Server, settings: Settings, *, has_lame_duck: bool, inter
     """
 
     async def end() -> None:
-        if server.takes_calls:
-            await server.lame_duck(settings.lame_duck_s if has_lame_duck else 0.0)
-        if lost := await server.drain():
+        limit_s = settings.drain_timeout_s
+        if server.takes_calls and number == END_REPLACED:
+            limit_s = await server.hand_over()
+        elif server.takes_calls:
+            await server.lame_duck(settings.lame_duck_s if number == signal.SIGTERM else 0.0)
+        if lost := await server.drain(limit_s):
             logger.warning("drain timeout of %g s: %d calls had not ended", settings.drain_timeout_s, lost)
 
     ending = asyncio.create_task(end())

@@ -15,26 +15,33 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn
 
 from mlflow_grpc import logs
+from mlflow_grpc import worker as worker_messages
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals
 from mlflow_grpc.registry_versions import RegistryVersions, Version, answer_worker
+from mlflow_grpc.replacements import KILL_AFTER_S, Replacements
 from mlflow_grpc.reserved_ports import reserve_ports
+from mlflow_grpc.rollout import supervisor_link
+from mlflow_grpc.rollout.config_file import ConfigurationFile
+from mlflow_grpc.rollout.configuration import may_replace_workers
+from mlflow_grpc.rollout.model_regions import SPARE_MODELS, ModelRegions
 from mlflow_grpc.settings import Settings, spelling
+from mlflow_grpc.telemetry.configuration_metrics import ConfigurationMetrics
+from mlflow_grpc.telemetry.instruments import Instruments
 from mlflow_grpc.telemetry.memory import Memory
-from mlflow_grpc.worker import FAILED, LOADING, OPEN, OPENED, run_worker
+from mlflow_grpc.telemetry.metrics import MetricsSlot
+from mlflow_grpc.worker import OPEN, run_worker
+from mlflow_grpc.worker_handle import WorkerHandle, WorkerStart
 
 logger = get_logger(__name__)
-
-KILL_AFTER_S = 5.0
-"""Time after the drain timeout until a worker is killed, in seconds."""
 
 STABLE_S = 10.0
 """Time that a worker must have served calls to be replaced at once, in seconds; others are replaced with a delay."""
@@ -46,37 +53,12 @@ SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
 """Signals that the terminal sends to the whole process group; the supervisor forwards what is meant for workers."""
 
 
-@dataclass
-class _Worker:
-    number: int
-    process: Fork
-    pipe: Connection
-    versions: Connection  # For the versions that aliases mean.
-    loaded: bool = False
-    serving_since: float | None = None  # When it began to serve calls.
-    has_closed_pipe: bool = False
-    has_closed_versions: bool = False
-    loading: str = ""  # Description of the model that it loads now.
-    reason: str = ""
-    exit_code: int = 0
-
-    def close(self) -> None:
-        """Closes the connections to it."""
-        self.pipe.close()
-        self.versions.close()
-
-    def end(self, code: int | None) -> str:
-        """Describes how it ended."""
-        during = f" while it loaded {self.loading}" if self.loading else ""
-        return f"ended with code {code}{during}{f' ({self.reason})' if self.reason else ''}"
-
-
 class _InChild(BaseException):
     """Raised in a forked process, so that it leaves the supervisor's loop."""
 
-    def __init__(self, number: int, pipe: Connection, versions: Connection) -> None:
+    def __init__(self, start: WorkerStart, pipe: Connection, versions: Connection) -> None:
         super().__init__()
-        self.number = number
+        self.start = start
         self.pipe = pipe
         self.versions = versions
 
@@ -96,19 +78,29 @@ def supervise(settings: Settings, configuration: Configuration) -> int:
         return supervisor.run()
     except _InChild as in_child:
         child = in_child
-    return supervisor.work(child.number, child.pipe, child.versions)
+    return supervisor.work(child.start, child.pipe, child.versions)
 
 
 class _Supervisor:
     """Watches pipes and processes in one loop; each step handles one event."""
 
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
-        self._configuration = configuration
         self._count = settings.workers
         self._reserved, self._settings = reserve_ports(settings)
-        self._workers: dict[int, _Worker] = {}
-        self._memory = Memory(workers=settings.workers, models=len(configuration.models))
+        self._workers: dict[int, WorkerHandle] = {}
         self._versions: dict[str, Version] = {}
+        self._replacements = Replacements(
+            *(configuration, self._workers, self._versions, self._start, self._free_number),
+            drain_timeout_s=settings.drain_timeout_s,
+        )
+        is_watched = settings.config is not None and settings.watch_config_s is not None
+        self._regions = ModelRegions(len(configuration.models) + (SPARE_MODELS if is_watched else 0))
+        # One slot for a worker that loads while its predecessor serves, and one for this process.
+        spare_slots = 2 if may_replace_workers(configuration, settings) else 0
+        self._memory = Memory(workers=settings.workers, models=self._regions.count, spare_slots=spare_slots)
+        if settings.config is not None and settings.watch_config_s is not None:
+            metrics = ConfigurationMetrics(Instruments(self._memory, self._memory.slots - 1))
+            self._replacements.watch(ConfigurationFile(settings.config, settings, settings.watch_config_s), metrics)
         self._restart_delays: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
         self._opened = self._announced = False
@@ -126,7 +118,7 @@ class _Supervisor:
         previous[END_WITHOUT_LAME_DUCK] = signal.signal(END_WITHOUT_LAME_DUCK, signal.SIG_DFL)
         previous_fd = signal.set_wakeup_fd(self._signalled.fileno())
         try:
-            _import_libraries(self._configuration)
+            _import_libraries(self._replacements.configuration)
             first = self._pending_signal()
             for number in range(self._count if first is None else 0):
                 self._start_first(number)
@@ -157,14 +149,21 @@ class _Supervisor:
 
         """
         try:
-            self._start(number)
+            self._start(self._start_of(number))
         except OSError as error:
             raise StartError(
                 f"worker {number} cannot be started: {error.strerror or error}; allow more processes and open files, "
                 f"or start fewer workers with {spelling('workers')}"
             ) from error
 
-    def _start(self, number: int) -> None:
+    def _start_of(self, number: int) -> WorkerStart:
+        return WorkerStart(number, self._replacements.configuration)
+
+    def _free_number(self) -> int:
+        return next(number for number in count() if number not in self._workers and number not in self._restart_at)
+
+    def _start(self, start: WorkerStart) -> None:
+        self._regions.of(start.configuration.models)  # Raises an error here instead of in the worker.
         with ExitStack() as ends_on_error:
             pipes = [multiprocessing.Pipe(), multiprocessing.Pipe()]
             for end in (*pipes[0], *pipes[1]):
@@ -175,13 +174,13 @@ class _Supervisor:
         if process is None:
             supervisor_end.close()
             supervisor_versions.close()
-            raise _InChild(number, worker_end, worker_versions)
+            raise _InChild(start, worker_end, worker_versions)
         worker_end.close()
         worker_versions.close()
-        self._workers[number] = _Worker(number, process, supervisor_end, supervisor_versions)
-        logger.info("worker %d started, pid %d", number, process.pid)
+        self._workers[start.number] = WorkerHandle(start, process, supervisor_end, supervisor_versions)
+        logger.info("worker %d started, pid %d", start.number, process.pid)
 
-    def work(self, number: int, pipe: Connection, versions: Connection) -> NoReturn:
+    def work(self, start: WorkerStart, pipe: Connection, versions: Connection) -> NoReturn:
         """Releases the supervisor's resources in a forked process, and runs a worker until it ends."""
         signal.set_wakeup_fd(-1)
         for awaited in self._awaited:
@@ -197,13 +196,16 @@ class _Supervisor:
         seed_again()
         run_worker(
             self._settings,
-            self._configuration,
-            number,
+            start.configuration,
             pipe,
             self._lifeline,
-            self._memory,
-            RegistryVersions(self._versions, versions),
+            MetricsSlot(
+                *(start.number, self._memory, self._regions.of(start.configuration.models)),
+                is_file_watched=self._settings.watch_config_s is not None,
+            ),
+            RegistryVersions(self._versions | start.versions, versions),
             replaces=self._opened,
+            predecessor=start.predecessor,
         )
 
     def _pending_signal(self) -> int | None:
@@ -220,7 +222,8 @@ class _Supervisor:
         SIGCHLD reports that a worker has ended. Its sentinel, a pipe, may be kept open by processes that its model
         forked.
         """
-        timeout_s = max(0.0, min(self._restart_at.values()) - time.monotonic()) if self._restart_at else None
+        times = [*self._restart_at.values(), *filter(None, [self._replacements.next_at])]
+        timeout_s = max(0.0, min(times) - time.monotonic()) if times else None
         pipes = [worker.pipe for worker in self._workers.values() if not worker.has_closed_pipe]
         pipes += [worker.versions for worker in self._workers.values() if not worker.has_closed_versions]
         ready = wait([self._wakeup, *pipes], timeout_s)
@@ -237,26 +240,34 @@ class _Supervisor:
         for number in [number for number, at in self._restart_at.items() if at <= time.monotonic()]:
             del self._restart_at[number]
             self._restart(number)
+        if self._announced:
+            self._replacements.step()
         return None
 
-    def _read_messages(self, worker: _Worker) -> None:
-        """Reads a worker's messages: what it loads, that it is loaded, that it serves calls, or why it cannot."""
+    def _read_messages(self, worker: WorkerHandle) -> None:
+        """Reads a worker's messages: what it loads or serves, why it cannot, or that it needs to be replaced."""
         try:
             while worker.pipe.poll():
-                message, text, worker.exit_code = worker.pipe.recv()
-                if message == LOADING:
-                    worker.loading = text
-                elif message == FAILED:
-                    worker.reason = text
-                elif message == OPENED:
-                    worker.serving_since = time.monotonic()
-                    self._announce(text)
-                else:
-                    self._open(worker)
+                message, content, worker.exit_code = worker.pipe.recv()
+                match message:
+                    case worker_messages.LOADING:
+                        worker.loading = content
+                    case worker_messages.FAILED:
+                        worker.reason = content
+                    case worker_messages.LOADED:
+                        self._open(worker)
+                    case worker_messages.OPENED:
+                        worker.serving_since = time.monotonic()
+                        self._replacements.has_opened(worker)
+                        self._announce(content)
+                    case supervisor_link.HANDOVER:
+                        worker.served = content
+                    case supervisor_link.REPLACE:
+                        self._replacements.request(worker, *content)
         except (EOFError, OSError):
             worker.has_closed_pipe = True
 
-    def _answer(self, worker: _Worker) -> None:
+    def _answer(self, worker: WorkerHandle) -> None:
         """Tells a worker which version an alias means."""
         try:
             answer_worker(worker.versions, self._versions)
@@ -269,10 +280,11 @@ class _Supervisor:
         if len(serving) == self._count and not self._announced:
             self._announced = True
             ready_line, page_line = lines.split("\n")
-            for line in filter(None, (f"{ready_line}, {self._count} workers", page_line)):
+            workers = f", {self._count} workers" if self._count > 1 else ""
+            for line in filter(None, (f"{ready_line}{workers}", page_line)):
                 logs.announce(line, self._settings.log_format, sys.stdout)
 
-    def _open(self, worker: _Worker) -> None:
+    def _open(self, worker: WorkerHandle) -> None:
         """Opens a loaded worker: at once if others are open, otherwise when all are loaded."""
         worker.loaded = True
         if self._opened:
@@ -283,11 +295,13 @@ class _Supervisor:
                 with suppress(OSError):  # It has ended meanwhile, which the next step handles.
                     waiting.pipe.send(OPEN)
 
-    def _reap(self, worker: _Worker) -> None:
+    def _reap(self, worker: WorkerHandle) -> None:
         """Handles a worker that has ended by itself: at the start the server fails, later the worker is replaced."""
         worker.close()
         del self._workers[worker.number]
         self._memory.reset_gauges(worker.number)
+        if self._replacements.has_ended(worker):
+            return
         code = worker.process.exitcode
         if not self._opened:
             error = StartError(f"worker {worker.number} cannot start: {worker.reason or f'it {worker.end(code)}'}")
@@ -308,7 +322,7 @@ class _Supervisor:
     def _restart(self, number: int) -> None:
         """Starts a worker to replace one that has ended; later, if the machine has no room for it now."""
         try:
-            self._start(number)
+            self._start(self._start_of(number))
         except OSError as error:
             delay_s = self._schedule_restart(number)
             logger.error("worker %d cannot be started: %s; again in %g s", number, error, delay_s)  # noqa: TRY400
@@ -327,9 +341,9 @@ class _Supervisor:
             first: Number of the first signal.
 
         """
-        logger.info("draining %d workers", len(self._workers))
+        logger.info("draining %d worker%s", len(self._workers), "s" if len(self._workers) > 1 else "")
         has_lame_duck = first == signal.SIGTERM
-        for process in [worker.process for worker in self._workers.values()]:
+        for process in [worker.process for worker in self._workers.values() if worker.leaves_until is None]:
             if process.exitcode is None:
                 os.kill(process.pid, signal.SIGTERM if has_lame_duck else END_WITHOUT_LAME_DUCK)
         limit_s = self._settings.drain_timeout_s + KILL_AFTER_S

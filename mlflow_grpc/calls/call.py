@@ -28,9 +28,11 @@ class Call(ABC):
         "ignored",
         "is_overdue",
         "is_read",
+        "is_shadowed",
         "method",
         "method_metrics",
         "model",
+        "names_version",
         "permit",
         "request_bytes",
         "request_id",
@@ -60,6 +62,10 @@ class Call(ABC):
         self.is_read = False
         """True once the request was read; for a stream of requests, once reading may start."""
         self.is_overdue = False
+        self.names_version = False
+        """True if the path or the message of the call names a version; metadata may name one, too."""
+        self.is_shadowed = False
+        """True if a challenger runs behind the call."""
         self.method_metrics: GrpcMethod | None = None
         """Metrics that count the call; None if it is not a gRPC call or there are no metrics."""
         self.trace: CallTrace | None = None

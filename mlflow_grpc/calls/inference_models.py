@@ -109,6 +109,7 @@ class InferenceModels:
 
         model = entry.engine.model
         contract = model.model.info.contract
-        codec = TensorCodec(model.codec, contract, RESPONSE, name=entry.name, version=entry.version, reader=self.reader)
+        names = {"name": entry.callers_name, "version": entry.version}
+        codec = TensorCodec(model.codec, contract, RESPONSE, **names, reader=self.reader)
         self._codecs[id(entry)] = codec
         return codec

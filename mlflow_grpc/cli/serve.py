@@ -25,7 +25,7 @@ from mlflow_grpc.process import (
     raise_open_files_limit,
     reopen_standard_streams,
 )
-from mlflow_grpc.rollout.configuration import tracked
+from mlflow_grpc.rollout.configuration import may_replace_workers, tracked
 from mlflow_grpc.settings import Settings
 
 logger = get_logger(__name__)
@@ -88,7 +88,7 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
             "listening on %s without %s: anyone who reaches the port %s. Turn on TLS with %s and %s%s",
             *(reached, lacks, risk, tls_cert, tls_key, advice),
         )
-    if loaded.workers > 1:
+    if loaded.workers > 1 or may_replace_workers(configuration, loaded):
         from mlflow_grpc import workers
 
         return workers.supervise(loaded, configuration)

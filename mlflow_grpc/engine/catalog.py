@@ -1,9 +1,12 @@
 """The catalog of a server's models: their states, and which model a call is for.
 
 Rule of this module: used from the event loop only. A name in a call is looked up and never loads a model.
+
+It has more than 300 lines, because a swap changes names, versions and challengers together.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,7 +16,7 @@ from typing import Self
 from _mlflow_grpc_protocol.metadata import MODEL_KEY, VERSION_KEY
 from packaging.version import InvalidVersion, Version
 
-from mlflow_grpc.config import ModelConfig
+from mlflow_grpc.config import ChallengerModel, ModelConfig
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import ServableModel
@@ -51,6 +54,30 @@ class Entry:
     """Trailer with the version that answers; empty if the model has none."""
     accepted_contracts: frozenset[str] = frozenset()
     """Fingerprints of earlier typed contracts whose calls this version takes too."""
+    unfit: str = ""
+    """Why a challenger that is loaded gets no calls of its champion; empty if it may."""
+    challenger: "Entry | None" = field(default=None, repr=False, compare=False)
+    """The challenger that may get calls of this model; None if there is none, or it is not loaded or does not fit."""
+    champion: "Entry | None" = field(default=None, repr=False, compare=False)
+    """The model that this one is the challenger of; None for all others."""
+    is_kept: bool = False
+    """True if another version has replaced it, and calls that name its version still get it."""
+
+    @property
+    def callers_name(self) -> str:
+        """The name under which callers know the model: that of the champion if it is a challenger."""
+        return self.name if self.champion is None else self.champion.name
+
+    @property
+    def is_shadow(self) -> bool:
+        """True for a challenger that only runs behind the calls of its champion."""
+        rule = None if self.champion is None else self.champion.config.challenger
+        return rule is not None and rule.shadow
+
+    @property
+    def takes_calls(self) -> bool:
+        """True while the model is open, and its threads are not all held by calls that do not end."""
+        return self.engine.admission.stage is Stage.OPEN and not self.engine.threads.is_exhausted
 
     @property
     def label(self) -> str:
@@ -78,6 +105,8 @@ class Catalog:
         """Versions that others have replaced, until they are closed. Calls that began with them end with them."""
         self.revision = 0
         """Number of changes of the models so far."""
+        self.equip: Callable[[Entry], None] = lambda _: None
+        """Adds what the configuration of a loaded model asks for to its engine, such as a cache."""
         self._reserved = reserved
         self._resolved: dict[str | None, Entry] = {}  # By the names in calls, until the catalog changes.
         self.entries = [
@@ -89,6 +118,7 @@ class Catalog:
             )
             for config in models
         ]
+        self._link()
 
     def set_stage(self, stage: Stage) -> None:
         """Sets the stage of the server and of all models."""
@@ -103,8 +133,8 @@ class Catalog:
 
     @property
     def is_exhausted(self) -> bool:
-        """True if calls that do not end hold all threads of all models that are ready."""
-        ready = [entry for entry in self.entries if entry.state is State.READY]
+        """True if calls that do not end hold all threads of all models that are ready, challengers aside."""
+        ready = [entry for entry in self.entries if entry.state is State.READY and entry.champion is None]
         return bool(ready) and all(entry.engine.threads.is_exhausted for entry in ready)
 
     def register(self, entry: Entry, loaded: ServableModel) -> None:
@@ -134,10 +164,32 @@ class Catalog:
         served = loaded.model.version or version
         entry.version_trailers = ((VERSION_KEY, served),) if served else ()
         entry.engine.host(loaded)
+        self.equip(entry)
 
     def _changed(self) -> None:
         self._resolved.clear()
         self.revision += 1
+        self._link()
+
+    def _link(self) -> None:
+        """Links champions and challengers, as they are now."""
+        for champion, challenger in self.pairs:
+            is_ready = challenger.loaded is not None and not challenger.unfit
+            champion.challenger, challenger.champion = challenger if is_ready else None, champion
+
+    @property
+    def pairs(self) -> list[tuple[Entry, Entry]]:
+        """Champions with their challengers, which follow them in the configuration, loaded or not."""
+        return [
+            (champion, challenger)
+            for champion, challenger in itertools.pairwise(self.entries)
+            if isinstance(challenger.config, ChallengerModel)
+        ]
+
+    def set_unfit(self, challenger: Entry, reason: str) -> None:
+        """Notes why a challenger gets no calls of its champion; an empty reason gives it calls again."""
+        challenger.unfit = reason
+        self._changed()
 
     def successor(self, entry: Entry, loaded: ServableModel, engine: Engine, directory: Path | None) -> Entry:
         """Returns an entry with another version of a model, which is not in the catalog yet.
@@ -166,8 +218,15 @@ class Catalog:
     def replace(self, entry: Entry, successor: Entry) -> None:
         """Serves another version in place of an entry, which keeps the calls that began with it."""
         successor.engine.admission.stage = self.stage
+        entry.is_kept, successor.is_kept = entry.loaded is not None, False
         self.entries = [successor if other is entry else other for other in self.entries]
+        entry.challenger = None  # It may be replaced while the entry has calls.
         self.replaced = [entry, *(other for other in self.replaced if other is not successor)]
+        self._changed()
+
+    def release(self, entry: Entry) -> None:
+        """Makes calls that name a replaced version NOT_FOUND."""
+        entry.is_kept = False
         self._changed()
 
     def forget(self, entry: Entry) -> None:
@@ -250,10 +309,9 @@ class Catalog:
 
     def _find(self, label: str) -> Entry:
         name, slash, version = label.partition("/")
-        entries = [
-            entry for entry in self._callable() if entry.name == name and (not slash or entry.version == version)
-        ]
-        if entries:
+        named = [entry for entry in self._callable() if entry.name == name]
+        kept = (entry for entry in self.replaced if entry.is_kept and entry.name == name)
+        if entries := [entry for entry in (*named, *kept) if entry.version == version] if slash else named:
             return _preferred(entries)
         # The name of an MLModel class is unknown until it is loaded, and so is the version behind an alias.
         if any(entry.state is State.LOADING and entry.name in ("", name) for entry in self.entries):

@@ -5,7 +5,7 @@ long, or never ends, holds up no other.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Self
@@ -16,6 +16,7 @@ from mlflow_grpc.engine.answer import answer, answer_chunks
 from mlflow_grpc.engine.batching.batcher import Batcher
 from mlflow_grpc.engine.chunks import ResponseChunks
 from mlflow_grpc.engine.concurrency import LoopSample
+from mlflow_grpc.engine.opened import Opened
 from mlflow_grpc.engine.report import report
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
@@ -37,6 +38,9 @@ LARGE_RESPONSE = 65_536
 MAX_UNREAD_S = 300.0
 """Maximum time that a message of a stream waits for its caller to read it, in seconds, unless the time limit of a call
 is longer: as long as a request may take to arrive."""
+
+AnswerRequest = Callable[[Request[Any], int, TimeLimit], Awaitable[Any]]
+"""Answers an admitted request, with its size in bytes or characters."""
 
 
 class Engine:
@@ -63,10 +67,11 @@ class Engine:
         self.threads = threads
         self.admission = admission
         self._timeout_s = timeout_s
+        self._answer: AnswerRequest = self._run
         self._model: ServableModel | None = None
         self._batcher: Batcher | None = None
-        self._open_call = _Opened(self, admission.close_call)
-        self._open_stream = _Opened(self, admission.close_stream)
+        self._open_call = Opened(self, admission.close_call)
+        self._open_stream = Opened(self, admission.close_stream)
         self._parsing = asyncio.Lock()
 
     @classmethod
@@ -89,9 +94,14 @@ class Engine:
             self.admission.throughput.is_batched = True
             self._batcher = Batcher(self.threads, model, fast_path, self.admission, self.metrics)
 
+    def add_layer(self, around: Callable[[AnswerRequest], AnswerRequest]) -> None:
+        """Puts a layer, such as a cache, around the answering of admitted requests; not of answers in chunks."""
+        self._answer = around(self._answer)
+
     def close(self) -> None:
         """Ends the threads of an engine without calls, and lets go of its model."""
         self.threads.close()
+        self._answer = self._run
         if self._batcher is not None:
             self._batcher.close()
         self._model = self._batcher = None
@@ -170,14 +180,14 @@ class Engine:
         request.progress.trace = request.observer.trace
         with self.admission.admit_request(size):
             try:
-                answered = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
+                answered: AnswerT = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
             except BaseException as error:
                 report(request, error, self.metrics)
                 raise
             report(request, None, self.metrics)
             return answered
 
-    async def _answer(self, request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
+    async def _run(self, request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
         """Decodes, predicts and encodes: together with other requests if the model is batched, or alone in a thread."""
         with limit:
             if self._batcher is not None and size <= MAX_BATCHED_SIZE:
@@ -276,22 +286,6 @@ class Engine:
         if self._model is None:
             raise NotReady("The model is still being loaded.")
         return self._model
-
-
-class _Opened:
-    """Context manager around an open call or stream; one object serves all of them, because it keeps none of them."""
-
-    __slots__ = ("_close", "_engine")
-
-    def __init__(self, engine: Engine, close: Callable[[], None]) -> None:
-        self._engine = engine
-        self._close = close
-
-    def __enter__(self) -> Engine:
-        return self._engine
-
-    def __exit__(self, error_type: object, error: object, traceback: object) -> None:
-        self._close()
 
 
 def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[Any]) -> None:

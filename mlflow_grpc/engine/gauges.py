@@ -40,7 +40,7 @@ class Gauges:
         self.metrics.utilization.set(utilization)
         self.metrics.event_loop_delay_s.observe(max(0.0, sample.at - self._sampled_at - INTERVAL_S))
         self._sampled_at = sample.at
-        if self.metrics.workers > 1:
+        if self.metrics.slots > 1:
             self.metrics.count()
             self.refresh()
 

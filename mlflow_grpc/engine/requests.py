@@ -5,7 +5,7 @@ The model is always an argument. All conversions run in a model thread, or in th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -39,6 +39,8 @@ class RequestObserver(Protocol):
 
     trace: CallTrace | None
     """Trace of the call; None if it is not traced."""
+    is_shadowed: bool
+    """True if a challenger runs behind the call."""
 
     def columns_ignored(self, names: Sequence[str]) -> None:
         """Reports names in the payload that the model ignores; called from the thread that decodes."""
@@ -53,6 +55,7 @@ class NoObserver:
     """Observer for requests that no caller sent."""
 
     trace: CallTrace | None = None
+    is_shadowed = False
 
     def columns_ignored(self, names: Sequence[str]) -> None:
         """Does nothing."""
@@ -64,7 +67,7 @@ class NoObserver:
 class Request(ABC, Generic[AnswerT]):
     """One payload with its conversions. Every method may raise a ServingError."""
 
-    __slots__ = ()
+    __slots__ = ("observer", "progress")
     observer: RequestObserver
     progress: RequestProgress
 
@@ -72,6 +75,11 @@ class Request(ABC, Generic[AnswerT]):
     @abstractmethod
     def size(self) -> int:
         """Size of the payload, in bytes or characters."""
+
+    @property
+    def cache_key(self) -> Hashable | None:
+        """What two requests share that have the same answer; None if the answer is not cached."""
+        return None
 
     def trace_as_stream(self) -> None:
         """Traces the request as a part of a stream: its call has one span, whatever the number of messages."""
@@ -120,6 +128,11 @@ class TextRequest(Request[str]):
         """Size in characters or bytes."""
         return len(self.payload)
 
+    @property
+    def cache_key(self) -> Hashable:
+        """Payload and content type."""
+        return self.payload, self.content_type
+
     def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Decodes JSON of plain rows."""
         payload = self.payload
@@ -157,6 +170,11 @@ class _MessageRequest(Request[Message], Generic[CodecT]):
     def size(self) -> int:
         """Size in bytes."""
         return self.message.ByteSize()
+
+    @property
+    def cache_key(self) -> Hashable:
+        """The codec, which differs by RPC, and the bytes of the message."""
+        return self.codec, self.message.SerializeToString(deterministic=True)
 
     def decode(self, model: ServableModel) -> ModelInput:
         """Reads the message."""

@@ -38,7 +38,7 @@ class Utilization:
 
     def note(self, sample: LoopSample) -> None:
         """Adds a measurement of the event loop, and reads how long the models' threads have been busy."""
-        pools = [entry.engine.threads for entry in self._catalog.entries]
+        pools = [entry.engine.threads for entry in self._catalog.entries if not entry.is_shadow]
         self._samples.append((sample.at, sample.cpu_s, *(pool.busy_s for pool in pools)))
         (first_at, *first_s), (last_at, *last_s) = self._samples[0], self._samples[-1]
         if last_at > first_at:

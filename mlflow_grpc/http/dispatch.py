@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
@@ -144,12 +145,14 @@ class ModelEndpoint:
         call.model = entry.name
         if call.permit is not None:
             call.permit.check_model(Service.PREDICT, entry.name, entry.version)
-        entry.engine.check()
+        call.names_version = "version" in call.scope.get("path_params", ())
+        answering(call, entry).engine.check()
         with self._dispatcher.arriving.reading() as room:
             # The body is read before the call is opened, so that half a request takes no room from other calls.
             body = await call.read(self._dispatcher.max_bytes, room)
             entry = self._resolve(call)  # Another version may have replaced it while the body arrived.
             call.version_trailers = entry.version_trailers
+            entry = answering(call, entry)
             with entry.engine.open_call(call.time_remaining) as engine:
                 with _CancelWhenLeft(call, task):
                     response = await self._handler(call, body, engine)

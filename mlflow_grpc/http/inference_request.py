@@ -3,6 +3,7 @@
 Rule of this module: it holds what the caller sent until the engine decodes it. `mlflow_grpc.payload.tensors` converts.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ class InferenceRequest(Request[InferenceBody]):
     def size(self) -> int:
         """Size in bytes."""
         return self._size
+
+    @property
+    def cache_key(self) -> Hashable | None:
+        """The codec, the body and where its JSON ends; None once the body has been read."""
+        return (self.codec, self.body, self.json_length) if self._message is None else None
 
     def decode_rows(self, model: ServableModel) -> "RowBlock | None":
         """Reads tensors of scalars, or one tensor."""

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from mlflow_grpc.access.permits import Permit
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry, State
@@ -168,7 +169,7 @@ class _InferenceService:
         from mlflow_grpc.http.inference_request import InferenceRequest
         from mlflow_grpc.payload.tensors.json_request import JSON_LENGTH_HEADER
 
-        codec = self._models.codec(self.model_of_call(call))
+        codec = self._models.codec(answering(call, self.model_of_call(call)))
         request = InferenceRequest(codec, body, call.metadata(JSON_LENGTH_HEADER), call)
         call.free_room()
         answer = await engine.predict(request, call.deadline)

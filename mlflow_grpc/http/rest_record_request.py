@@ -6,6 +6,7 @@ writes the messages.
 
 import email.message
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class RestRecordRequest(Request[bytes]):
     def size(self) -> int:
         """Size in bytes."""
         return len(self.body)
+
+    @property
+    def cache_key(self) -> Hashable:
+        """Body and content type, apart from those of other routes."""
+        return RestRecordRequest, self.body, self.content_type
 
     def decode_rows(self, model: ServableModel) -> None:
         """Returns None, because MLModel packages have no fast path."""

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "auth_tls_san": "Ray Serve has no TLS for gRPC",
     "lame_duck_s": "set RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S in the environment of Ray",
     "end_with_stdin": "Ray ends its replicas",
+    "watch_config_s": "deploy the application again",
 }
 """Settings that have no effect here, each with what to do instead."""
 

@@ -22,6 +22,8 @@ from mlflow_grpc.naming import name_from
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.recording.rows import EndedRequest, row_of
 from mlflow_grpc.recording.sampling import SampledRequest
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # They import pyarrow.
     from mlflow_grpc.recording.columns import CallRow
@@ -260,3 +262,22 @@ class Recorder:
                 dropped - self._warned_dropped,
             )
             self._warned_at, self._warned_dropped = now, dropped
+
+
+def make_recorder(settings: Settings, metrics: Metrics | None) -> Recorder | None:
+    """Returns the recorder of a server; None if no calls are recorded.
+
+    Args:
+        settings: Where calls are recorded.
+        metrics: Where recorded calls are counted; None if nowhere.
+
+    Raises:
+        StartError: The directory cannot be written.
+
+    """
+    if settings.record is None:
+        return None
+    recorder = Recorder(settings.record)
+    if metrics is not None:
+        recorder.count = metrics.recorded_calls(RESULTS)
+    return recorder

@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 
 class SampledRequest(Request[AnswerT]):
-    """A request that keeps what is recorded of it."""
+    """A request that keeps what is recorded of it; the model answers it, and no cache does."""
 
     __slots__ = (
         "answer_size",
@@ -43,9 +43,7 @@ class SampledRequest(Request[AnswerT]):
         "decoded",
         "error",
         "model_name",
-        "observer",
         "predictions",
-        "progress",
         "request",
         "started_at",
         "text",

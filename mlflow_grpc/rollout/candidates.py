@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # They import MLflow.
     from mlflow_grpc.hosting.pyfunc.polling import RegisteredVersion
 
 
+class NeedsProcess(StartError):
+    """A version brings Python code along of which this process has another version."""
+
+
 class CandidateLoader:
     """Loads versions, one at a time."""
 
@@ -51,6 +55,7 @@ class CandidateLoader:
             registered: The version to load.
 
         Raises:
+            NeedsProcess: Only another process can load it.
             StartError: It cannot be fetched or loaded, or fails on its input example.
 
         """
@@ -85,7 +90,7 @@ class CandidateLoader:
             raise StartError(f"it was not loaded within {self._limit_s:g} s ({spelling('load_timeout_s')})") from None
         except StartError as error:
             if isinstance(error.__cause__, OwnCodeDiffers):
-                raise StartError(
+                raise NeedsProcess(
                     f"its own Python code ({error.__cause__.module}) differs from that of a version that this process "
                     "has loaded, and a process can hold only one of them: restart the server to serve it"
                 ) from error

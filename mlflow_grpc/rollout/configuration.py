@@ -1,4 +1,4 @@
-"""Which models of a configuration follow their registry, and at which interval.
+"""Which models of a configuration follow their registry, and at which interval; whether workers may be replaced.
 
 Rule of this module: it checks settings, and queries nothing.
 """
@@ -31,11 +31,13 @@ def tracked(configuration: Configuration, settings: Settings) -> Configuration:
     """Returns the configuration with the interval of the settings at models that can be tracked and have none.
 
     Raises:
-        StartError: No model can be tracked, a tracked model shares its environment or its name, or webhook events would
-            have no effect.
+        StartError: No model can be tracked, a tracked model shares its environment or its name, there is no file to
+            watch, or webhook events would have no effect.
 
     """
     models = configuration.models
+    if settings.watch_config_s is not None:
+        _check_watch(settings)
     if settings.track_s is not None:
         flag = f"{settings.source('track_s')} has no effect"
         if len(models) == 1 and not can_move(models[0].uri or ""):
@@ -64,3 +66,23 @@ def tracked(configuration: Configuration, settings: Settings) -> Configuration:
                 "Give each a name in the configuration"
             )
     return configuration.model_copy(update={"models": models})
+
+
+def may_replace_workers(configuration: Configuration, settings: Settings) -> bool:
+    """Returns True if worker processes may have to be replaced, so that even a single one needs a supervisor.
+
+    Versions of a tracked model may bring different code along, and a process can hold only one module of a name.
+    """
+    return settings.watch_config_s is not None or any(model.track for model in configuration.models)
+
+
+def _check_watch(settings: Settings) -> None:
+    """Raises StartError if there is no file to watch, or its models need environments of their own."""
+    watched = settings.source("watch_config_s")
+    if settings.config is None:
+        raise StartError(f"{watched} has no effect without a file: name it with {spelling('config')}")
+    if settings.env_manager is not EnvManager.LOCAL:
+        raise StartError(
+            f"{settings.source('env_manager')} builds the environment of one model, and a watched file may get others: "
+            f"turn off {spelling('watch_config_s')}, or use {spelling('env_manager')} local"
+        )

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from mlflow_grpc.contract.lockfile.format import LockFile
+from mlflow_grpc.contract.lockfile.format import LockedModel, LockFile
 from mlflow_grpc.contract.lockfile.lockset import LockSet
 from mlflow_grpc.daemon_threads import in_daemon_thread
-from mlflow_grpc.engine import typed_plan
+from mlflow_grpc.engine import fit, typed_plan
 from mlflow_grpc.engine.admission import Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.errors import StartError
@@ -37,6 +37,8 @@ class _Prepared:
     offer: TypedOffer
     accepted: frozenset[str]
     """Fingerprints of the contracts whose calls the version takes, with its own."""
+    unfit_challenger: tuple[Entry, str] | None
+    """The challenger of the version, and why it gets no calls of it, if that is so; None if there is no challenger."""
 
 
 class Publisher:
@@ -90,20 +92,69 @@ class Publisher:
             if self._catalog.stage is Stage.DRAINING:
                 raise StartError("the server is shutting down")
             self._catalog.replace(entry, successor)
+            if prepared.unfit_challenger is not None:
+                self._catalog.set_unfit(*prepared.unfit_challenger)
             successor.accepted_contracts = prepared.accepted
             self._typed.offer(prepared.offer)
             self._show_typed()
-            names = health_names(successor)
-            self._health.remove(*(name for name in health_names(entry) if name not in names))
-            self._health.set_serving(self._catalog.stage is Stage.OPEN, *names)
+            self._health.set_serving(self._catalog.stage is Stage.OPEN, *health_names(successor))
             self._remember(successor, prepared.accepted)
+
+    def release(self, entry: Entry) -> None:
+        """Ends calls to a replaced version, which may be called by its name and version until then."""
+        self._catalog.release(entry)
+        names = {name for served in self._catalog.entries for name in health_names(served)}
+        self._health.remove(*(name for name in health_names(entry) if name not in names))
+
+    @property
+    def locked(self) -> dict[str, LockedModel]:
+        """Names and numbers of the typed messages that callers use now, by the keys of lock files."""
+        return self._typed.locked
+
+    @property
+    def accepted(self) -> dict[tuple[str, str], frozenset[str]]:
+        """Fingerprints of the contracts whose calls the published versions took, by name and version."""
+        served = {_key(entry): self.accepted_by(entry) for entry in self._catalog.entries if entry.loaded is not None}
+        return {**self._accepted, **served}
+
+    def accepted_by(self, entry: Entry) -> frozenset[str]:
+        """Returns the fingerprints of the contracts whose calls a served version takes."""
+        offered = self._typed.messages_of(entry)
+        return entry.accepted_contracts | ({offered.fingerprint} if offered is not None else set())
+
+    def remember_all(self, accepted: dict[tuple[str, str], frozenset[str]]) -> None:
+        """Adds versions that another process has published; see `accepted`."""
+        self._accepted |= accepted
+
+    def forget(self, entry: Entry) -> None:
+        """Forgets that a version was published."""
+        self._accepted.pop(_key(entry), None)
+
+    def inherit(self, entry: Entry, accepted: frozenset[str], numbered: LockSet, *, may_break: bool) -> None:
+        """Makes a loaded model take the calls that the process before this one took.
+
+        Args:
+            entry: The model.
+            accepted: Fingerprints of the contracts whose calls it has to take.
+            numbered: Names and numbers of the messages in these calls.
+            may_break: True if the same version was served.
+
+        Raises:
+            StartError: The model breaks callers.
+
+        """
+        if (was_served := self._accepted.get(_key(entry))) is not None:
+            accepted = was_served
+        elif not may_break and self._breaking(entry, self._catalog, numbered):
+            accepted = frozenset()
+        entry.accepted_contracts = accepted | self.accepted_by(entry)
 
     def _prepare(self, entry: Entry, successor: Entry) -> _Prepared:
         """Checks a version and makes its messages, in a thread; the catalog stays as it is meanwhile."""
         catalog = self._catalog.with_successor(entry, successor)
+        unfit_challenger = self._compare_challengers(catalog, successor)
         served = LockSet(LockFile(models={**self._locks.models, **self._typed.locked}), SERVED)
-        before = self._typed.messages_of(entry)
-        accepted = entry.accepted_contracts | ({before.fingerprint} if before is not None else set())
+        accepted = self.accepted_by(entry)
         if entry.loaded is not None:
             self._remember(entry, accepted)
         was_served = _key(successor) in self._accepted
@@ -114,7 +165,29 @@ class Publisher:
         elif breaking:
             accepted = frozenset()
         fingerprint = offer.fingerprint_of(successor)
-        return _Prepared(offer, accepted | {fingerprint} if fingerprint else accepted)
+        return _Prepared(offer, accepted | {fingerprint} if fingerprint else accepted, unfit_challenger)
+
+    def _compare_challengers(self, catalog: Catalog, successor: Entry) -> tuple[Entry, str] | None:
+        """Compares the version with its champion, or with its challenger.
+
+        A challenger that does not fit its champion's new version does not hold up the champion, and gets no more calls.
+
+        Raises:
+            StartError: The version is a challenger that does not fit its champion.
+
+        """
+        for champion, challenger in catalog.pairs:
+            if champion.loaded is None or challenger.loaded is None:
+                continue
+            if challenger is successor:
+                fit.check(champion.loaded, challenger.loaded)
+                return challenger, ""
+            if champion is successor:
+                reason = fit.misfit(champion.loaded, challenger.loaded)
+                if reason:
+                    logger.warning("%s gets no more calls of %s: %s", challenger.label, champion.label, reason)
+                return challenger, reason
+        return None
 
     def _breaking(self, successor: Entry, catalog: Catalog, served: LockSet) -> list[str]:
         """Returns the changes that break callers; raises StartError if that is not allowed."""

@@ -68,8 +68,9 @@ class Retirement:
             entry.engine.close()
             entry.loaded = None
         if directory is not None:
+            self._directories.add(directory)
+        if await in_daemon_thread(partial(_give_back, directory), "unload-model") and directory is not None:
             self._directories.discard(directory)
-        await in_daemon_thread(partial(_give_back, directory), "unload-model")
 
     async def close(self) -> None:
         """Deletes the files of all versions, when the server ends."""
@@ -84,13 +85,15 @@ class Retirement:
             await in_daemon_thread(delete, "delete-models")
 
 
-def _give_back(directory: Path | None) -> None:
-    """Deletes the files, the code and the objects of a version."""
+def _give_back(directory: Path | None) -> bool:
+    """Deletes the files, the code and the objects of a version; returns False if other versions use its files."""
     from mlflow_grpc.hosting.pyfunc import model_code
 
-    if directory is not None and model_code.forget_code(directory):
+    is_unused = directory is not None and model_code.forget_code(directory)
+    if directory is not None and is_unused:
         _delete(directory)
     gc.collect()  # Models often have cycles. It passes over what was exempt before the first model was loaded.
+    return is_unused
 
 
 def _delete(directory: Path) -> None:

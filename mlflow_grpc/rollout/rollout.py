@@ -4,14 +4,17 @@ Rule of this module: it puts the parts of the package together. A server without
 """
 
 import asyncio
+from functools import partial
 
 from mlflow_grpc.daemon_threads import LoadThread
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.candidates import CandidateLoader
+from mlflow_grpc.rollout.handover import of_worker
 from mlflow_grpc.rollout.poller import Poller
 from mlflow_grpc.rollout.publisher import Publisher
 from mlflow_grpc.rollout.retirement import Retirement
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.rollout.tracked_model import TrackedModel
 from mlflow_grpc.settings import Settings
 
@@ -19,7 +22,14 @@ from mlflow_grpc.settings import Settings
 class Rollout:
     """Tracks models from the end of the start until the server ends."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, publisher: Publisher, versions: RegistryVersions) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        publisher: Publisher,
+        versions: RegistryVersions,
+        link: SupervisorLink | None = None,
+    ) -> None:
         """Tracks nothing yet.
 
         Args:
@@ -27,8 +37,12 @@ class Rollout:
             catalog: The models.
             publisher: Publishes versions.
             versions: Versions that aliases mean to all processes of the server.
+            link: Connection to the supervisor of this process; None if there is none.
 
         """
+        self._link = link
+        if link is not None:
+            link.served = partial(of_worker, catalog, publisher)
         self._settings, self._catalog = settings, catalog
         self._publisher, self._versions = publisher, versions
         self._models: list[TrackedModel] = []
@@ -47,7 +61,10 @@ class Rollout:
             candidates = CandidateLoader(self._settings, self._catalog, thread, self._retirement)
             poller, keep_s = Poller(), self._settings.keep_previous_s
             self._models = [
-                TrackedModel(entry, keep_s, poller, candidates, self._publisher, self._retirement, self._versions)
+                TrackedModel(
+                    *(entry, keep_s, poller, candidates, self._publisher, self._retirement, self._versions),
+                    link=self._link,
+                )
                 for entry in entries
             ]
         self._started.set()

@@ -20,10 +20,11 @@ from mlflow_grpc.naming import registered_name_and_alias
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.attempts import Attempts
-from mlflow_grpc.rollout.candidates import CandidateLoader
+from mlflow_grpc.rollout.candidates import CandidateLoader, NeedsProcess
 from mlflow_grpc.rollout.poller import Poller
 from mlflow_grpc.rollout.publisher import Publisher
 from mlflow_grpc.rollout.retirement import Retirement
+from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 
 if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.pyfunc.polling import RegisteredVersion
@@ -49,6 +50,7 @@ class TrackedModel:
         publisher: Publisher,
         retirement: Retirement,
         versions: RegistryVersions,
+        link: SupervisorLink | None,
     ) -> None:
         """Queries nothing yet.
 
@@ -60,9 +62,11 @@ class TrackedModel:
             publisher: Publishes versions.
             retirement: Ends versions.
             versions: Versions that aliases mean to all processes of the server.
+            link: Connection to the supervisor, which replaces this process; None if there is none.
 
         """
         self.entry = entry
+        self._link = link
         self._uri = entry.config.uri or ""
         self._interval_s = entry.config.track or 0.0
         self._keep_previous_s = keep_previous_s
@@ -181,6 +185,8 @@ class TrackedModel:
         logger.info("%s is served from now on, after %.2f s: %s names it", self.entry.label, swap_s, self._uri)
         version = (registered.name, registered.version)
         await in_daemon_thread(lambda: self._versions.replace(self._uri, version), "agree-on-version")
+        if self._link is not None:
+            await self._link.leave()
 
     async def _swap(self, registered: "RegisteredVersion") -> bool:
         """Publishes a version; returns False if the registry has named another one meanwhile."""
@@ -197,7 +203,18 @@ class TrackedModel:
                 raise
             return True
         logger.info("loading version %s of %s, which %s names", registered.version, registered.name, self._uri)
-        successor = await self._candidates.load(self.entry, registered)
+        try:
+            successor = await self._candidates.load(self.entry, registered)
+        except NeedsProcess:
+            if self._link is None:
+                raise
+            logger.info(
+                "version %s of %s has other Python code of its own, which needs another process",
+                registered.version,
+                registered.name,
+            )
+            await self._link.request_replacement(self._uri, (registered.name, registered.version))
+            raise
         try:
             latest = await self._query()
             if latest is not None and latest.version != registered.version:
@@ -215,7 +232,7 @@ class TrackedModel:
         await self._publisher.publish(previous, successor)
         self.entry = successor
         if self._kept is not None and self._kept is not successor:
-            self._start(self._retirement.retire(self._kept))
+            self._start(self._retire(self._kept))
         self._keep(previous)
 
     def _keep(self, previous: Entry) -> None:
@@ -228,6 +245,10 @@ class TrackedModel:
     async def _retire_later(self, previous: Entry) -> None:
         await asyncio.sleep(self._keep_previous_s if previous.loaded is not None else 0.0)
         self._kept = self._keeping = None
+        await self._retire(previous)
+
+    async def _retire(self, previous: Entry) -> None:
+        self._publisher.release(previous)
         await self._retirement.retire(previous)
 
     def _start(self, ending: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

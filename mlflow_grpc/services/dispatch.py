@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.calls import server_timing
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.ignored_columns import MAX_BYTES_OF_ERROR
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.engine.catalog import Entry
@@ -197,6 +198,7 @@ class RpcDispatcher:
         def admit(call: GrpcCall) -> AbstractContextManager[Engine]:
             entry = resolve(call)
             call_model(call, entry)
+            entry = answering(call, entry)
             if client_streaming:
                 return entry.engine.open_stream()
             return entry.engine.open_call(call.time_remaining)

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.engine import tables
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.errors import InvalidMessage, InvalidPayload, Unsupported
@@ -68,6 +69,7 @@ class FlightServicer:
         except StopAsyncIteration:
             raise InvalidMessage("The exchange has no message. Begin it with a descriptor and a schema.") from None
         entry, params = self._target(first.flight_descriptor, call)
+        entry = answering(call, entry)
         with entry.engine.open_stream() as engine:
             model = await self._model(entry)
             from mlflow_grpc.services.flight_exchange import Exchange
@@ -143,6 +145,7 @@ class FlightServicer:
 
         """
         if descriptor.type != _Descriptor.CMD:
+            call.names_version = len(descriptor.path) > 1
             entry = self._catalog.resolve("/".join(descriptor.path))
             call_model(call, entry)
             return entry, None
@@ -157,6 +160,7 @@ class FlightServicer:
             raise InvalidPayload(
                 'The command of a descriptor must be a JSON object like {"model": "name", "params": {"top_k": 3}}.'
             )
+        call.names_version = "/" in model
         entry = self._catalog.resolve(model)
         call_model(call, entry)
         return entry, params

@@ -34,13 +34,17 @@ INTERVAL_S = 0.05
 
 _FILES = Path("/proc/self/fd")
 
+_BYTES_ACKED_OFFSET = 120
+"""Position of tcpi_bytes_acked in Linux's struct tcp_info (linux/tcp.h), which has grown only at its end."""
+
+_TCP_INFO_BYTES = _BYTES_ACKED_OFFSET + 8
+
 
 class Port:
     """Sockets of this process whose local port is the server's."""
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._seen: set[int] = set()
         self._notified: set[int] = set()
 
     def close(self) -> None:
@@ -68,21 +72,16 @@ class Port:
         return True
 
     def _send_goaway(self) -> bool:
-        """Sends GOAWAY on the connections that were open at the last call too; returns True if all have got it.
-
-        On a connection that is a moment old gRPC has written its SETTINGS frame, which has to come first.
-        """
-        seen, all_notified = set(), True
+        """Sends GOAWAY on the connections that have not got it; returns True if all have."""
+        all_notified = True
         for _, connection in self._sockets(listening=False):
             with connection:
                 inode = os.fstat(connection.fileno()).st_ino
-                seen.add(inode)
                 if inode not in self._notified:
-                    if inode in self._seen and _send_between_frames(connection):
+                    if _send_between_frames(connection):
                         self._notified.add(inode)
                     else:
                         all_notified = False
-        self._seen = seen
         return all_notified
 
     def _sockets(self, *, listening: bool) -> Iterator[tuple[int, socket.socket]]:
@@ -121,10 +120,16 @@ def _copy(file: int) -> socket.socket | None:
 
 
 def _send_between_frames(connection: socket.socket) -> bool:
-    """Sends GOAWAY if the send buffer is empty; returns True if it was sent, or the peer has left."""
+    """Sends GOAWAY if the peer has got all frames so far; returns True if it was sent, or the peer has left.
+
+    gRPC's first frame, SETTINGS, has to come before GOAWAY.
+    """
     try:
         (unsent,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))
-        return not unsent and connection.send(GOAWAY, socket.MSG_DONTWAIT) == len(GOAWAY)
+        information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        (acknowledged,) = struct.unpack_from("=Q", information, _BYTES_ACKED_OFFSET)
+        is_between = acknowledged and not unsent
+        return bool(is_between) and connection.send(GOAWAY, socket.MSG_DONTWAIT) == len(GOAWAY)
     except BlockingIOError:
         return False
     except OSError:

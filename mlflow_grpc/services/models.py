@@ -87,7 +87,7 @@ class ModelsServicer:
             name=entry.name,
             version=entry.version,
             state=_STATES[entry.state],
-            error=_as_utf8(entry.error),
+            error=_as_utf8(entry.error or entry.unfit),
             uri=entry.config.source,
         )
         loaded = entry.loaded

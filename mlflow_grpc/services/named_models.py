@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.engine.admission import MAX_RETRY_S, MIN_ARRIVING_LIMIT, Stage
 from mlflow_grpc.engine.catalog import Catalog, Entry
 from mlflow_grpc.engine.engine import Engine
@@ -51,6 +52,7 @@ class NamedModels:
 
         """
         label = f"{name}/{version}" if name and version else name
+        call.names_version = "/" in label
         entry = self._catalog.resolve(label or call.metadata(MODEL_KEY))
         call_model(call, entry)
         return entry
@@ -133,10 +135,13 @@ class Arrival:
             ServingError: As in `NamedModels.resolve` and `Engine.open_call`.
 
         """
-        entry = self._models.resolve(name, version, self._call)
+        entry = answering(self._call, self._models.resolve(name, version, self._call))
         if self._engine is None:
             self.open(entry)
             self._models.unread -= 1
+        elif self._engine is not entry.engine and (admitted := self._opened) is not None:
+            self.open(entry)  # It names a version that another one has replaced.
+            admitted.__exit__(None, None, None)
         return entry
 
     def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:

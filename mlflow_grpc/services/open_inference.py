@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from mlflow_grpc import protos
+from mlflow_grpc.calls.challengers import answering
 from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.engine.catalog import STILL_LOADING, State
 from mlflow_grpc.engine.requests import TensorsRequest
@@ -143,7 +144,7 @@ class OpenInferenceServicer:
         requests = _RequestIds(messages)
 
         async def submit(message: Any) -> "asyncio.Future[Message]":
-            entry = self._models.resolve(message.model_name, message.model_version, call)
+            entry = answering(call, self._models.resolve(message.model_name, message.model_version, call))
             return await entry.engine.submit(TensorsRequest(self._described.codec(entry), message, call), call.deadline)
 
         def make_output(answer: Message) -> Message:

@@ -6,7 +6,14 @@ callers send. Reading sums over the workers.
 
 from bisect import bisect_left
 
-from mlflow_grpc.telemetry.memory import Memory, Values
+from mlflow_grpc.telemetry.memory import (
+    BASE_COUNTERS,
+    BASE_GAUGES,
+    COUNTERS_PER_MODEL,
+    GAUGES_PER_MODEL,
+    Memory,
+    Values,
+)
 
 DURATIONS_S = (
     *(0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.0006, 0.0007, 0.0008, 0.0009),
@@ -99,19 +106,24 @@ class Instruments:
     The order is the same in all workers, so each worker can read the numbers of the others.
     """
 
-    def __init__(self, memory: Memory, worker: int) -> None:
-        """Starts at the first positions.
+    def __init__(self, memory: Memory, worker: int, model: int | None = None) -> None:
+        """Starts at the first positions of a region.
 
         Args:
             memory: The memory of all workers.
             worker: Number of this worker.
+            model: Number of the model whose region it is; None for that of the server.
 
         """
-        numbers = range(memory.workers)
+        numbers = range(memory.slots)
         self._gauges = [memory.gauges(number) for number in numbers]
         self._counters = [memory.counters(number) for number in numbers]
         self._worker = worker
-        self._gauge_count = self._counter_count = 0
+        self._gauge_count = 0 if model is None else BASE_GAUGES + GAUGES_PER_MODEL * model
+        self._counter_count = 0 if model is None else BASE_COUNTERS + COUNTERS_PER_MODEL * model
+        self._gauge_end = self._gauge_count + (BASE_GAUGES if model is None else GAUGES_PER_MODEL)
+        self._counter_end = self._counter_count + (BASE_COUNTERS if model is None else COUNTERS_PER_MODEL)
+        _within(self._counter_end, len(self._counters[0]))
 
     def counter(self) -> Counter:
         """Makes a counter."""
@@ -120,7 +132,7 @@ class Instruments:
     def gauge(self) -> Gauge:
         """Makes a gauge."""
         index = self._gauge_count
-        self._gauge_count = _within(index + 1, self._gauges[0])
+        self._gauge_count = _within(index + 1, self._gauge_end)
         return Gauge(self._gauges[self._worker], self._gauges, index)
 
     def histogram(self, bounds: tuple[float, ...]) -> Histogram:
@@ -130,11 +142,11 @@ class Instruments:
 
     def _reserve_counters(self, count: int) -> int:
         start = self._counter_count
-        self._counter_count = _within(start + count, self._counters[0])
+        self._counter_count = _within(start + count, self._counter_end)
         return start
 
 
-def _within(end: int, values: Values) -> int:
-    if end > len(values):
-        raise RuntimeError(f"{end} positions exceed the {len(values)} of mlflow_grpc.telemetry.memory")
+def _within(end: int, limit: int) -> int:
+    if end > limit:
+        raise RuntimeError(f"{end} positions exceed the {limit} of mlflow_grpc.telemetry.memory")
     return end

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from mlflow_grpc.telemetry.calls import UNKNOWN, GrpcFamilies, GrpcMethod, HttpRoute
+from mlflow_grpc.telemetry.configuration_metrics import ConfigurationMetrics
 from mlflow_grpc.telemetry.exposition import Family, Kind, labels
 from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
 from mlflow_grpc.telemetry.memory import Memory
@@ -33,10 +34,16 @@ class MetricsSlot:
     """Number of the worker."""
     memory: Memory | None = None
     """Memory of all workers; None if there is only this process."""
+    models: tuple[int, ...] | None = None
+    """Number of each model's region in the memory; None for the order of the configuration."""
+    is_file_watched: bool = False
+    """True if the configuration file is watched, so that its metrics are shown."""
 
     def metrics(self, models: int) -> "Metrics":
         """Returns the metrics of a server with a number of models."""
-        return Metrics(self.memory or Memory(models=models), self.worker)
+        regions = self.models or tuple(range(models))
+        memory = self.memory or Memory(models=models)
+        return Metrics(memory, self.worker, regions, is_file_watched=self.is_file_watched)
 
 
 ALONE = MetricsSlot()
@@ -46,16 +53,28 @@ ALONE = MetricsSlot()
 class Metrics:
     """The metrics of one server; used from its event loop only."""
 
-    def __init__(self, memory: Memory, worker: int = 0) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        worker: int = 0,
+        regions: tuple[int, ...] | None = None,
+        *,
+        is_file_watched: bool = False,
+    ) -> None:
         """Starts without methods, routes and models.
 
         Args:
             memory: The memory of all workers.
             worker: Number of this worker.
+            regions: Number of each model's region in the memory; by default in their order.
+            is_file_watched: True if the configuration file is watched.
 
         """
-        self.workers = memory.workers
+        self.slots = memory.slots
+        self._memory, self._worker = memory, worker
+        self._regions = iter(range(memory.models) if regions is None else regions)
         self._instruments = instruments = Instruments(memory, worker)
+        file_metrics = ConfigurationMetrics(instruments)  # First, as in the supervisor, which sets them.
         self._grpc = GrpcFamilies()
         self._methods: dict[str, GrpcMethod] = {}
         self._models = ModelFamilies()
@@ -66,7 +85,7 @@ class Metrics:
             Kind.HISTOGRAM,
             "Duration of HTTP requests, from their headers to the end of the response, in seconds.",
         )
-        self.process = ProcessMetrics(instruments, memory.workers)
+        self.process = ProcessMetrics(instruments, memory.slots)
         build = Family("mlflow_grpc_build", Kind.INFO, "Versions of the server, of MLflow and of Python.")
         versions = labels(version=version("mlflow-grpc"), mlflow=version("mlflow"), python=platform.python_version())
         build.add(versions, lambda: 1.0)
@@ -98,6 +117,7 @@ class Metrics:
         self._families = [
             *(build, workers, serving, utilization, states, *self._models.all),
             *(*self._grpc.all, self._http_seconds, active, delay, *self.process.families),
+            *(file_metrics.families if is_file_watched else ()),
         ]
 
     def grpc_method(self, path: str) -> GrpcMethod:
@@ -125,7 +145,8 @@ class Metrics:
 
     def add_model(self, *, rpcs: int) -> ModelMetrics:
         """Returns the metrics of the next model in the configuration, with a maximum number of typed RPCs."""
-        model = ModelMetrics(self._instruments, self._models, self._grpc, rpcs=rpcs)
+        instruments = Instruments(self._memory, self._worker, next(self._regions))
+        model = ModelMetrics(instruments, self._models, self._grpc, rpcs=rpcs)
         self.models.append(model)
         return model
 

@@ -68,6 +68,20 @@ class ModelFamilies:
             Kind.GAUGE,
             "Number of workers that serve another version of a tracked model than its registry names.",
         )
+        self.shadow_calls = Family(
+            "mlflow_grpc_shadow_calls",
+            Kind.COUNTER,
+            "Calls of a champion that a challenger was to run behind, by what became of them.",
+        )
+        self.shadow_difference = Family(
+            "mlflow_grpc_shadow_difference",
+            Kind.HISTOGRAM,
+            "Largest absolute difference of two numbers in the predictions of champion and challenger, per call.",
+        )
+        self.cache_requests = Family(
+            "mlflow_grpc_cache_requests", Kind.COUNTER, "Requests that were looked up in a cache of answers, by result."
+        )
+        self.cache_rows = Family("mlflow_grpc_cache_rows", Kind.GAUGE, "Predicted rows in a cache of answers.")
         self.ready = Family("mlflow_grpc_model_ready", Kind.GAUGE, "Number of workers in which the model is ready.")
         self.info = Family("mlflow_grpc_model", Kind.INFO, "Version and source of a model.")
 

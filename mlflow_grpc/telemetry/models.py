@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from mlflow_grpc.telemetry.calls import CODES, GO_CODES, MAX_NOTES, GrpcFamilies, GrpcMethod
+from mlflow_grpc.telemetry.challengers import CacheMetrics, ShadowMetrics
 from mlflow_grpc.telemetry.exposition import Family, Labels, labels
 from mlflow_grpc.telemetry.instruments import DURATIONS_S, SIZES, Gauge, Histogram, Instruments
 from mlflow_grpc.telemetry.model_families import ModelFamilies
@@ -125,6 +126,9 @@ class ModelMetrics:
         self._load_s = instruments.gauge()
         families.load_s.add(self._labelled(), self._load_s.maximum)
         families.info.add(lambda: self._info, lambda: 1.0)
+        self.shadow = ShadowMetrics(instruments, families, self._labelled)
+        """Metrics of a challenger that runs behind the calls of its champion."""
+        self.cache = CacheMetrics(instruments, families, self._labelled)
         self._waiting_s, self._decoding_s, self._predicting_s, self._encoding_s = (
             family.add_histogram(self._labelled(), instruments.histogram(DURATIONS_S))
             for family in (families.waiting_s, families.decoding_s, families.predicting_s, families.encoding_s)

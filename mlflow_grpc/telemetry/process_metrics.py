@@ -20,16 +20,16 @@ PAGE_BYTES = resource.getpagesize()
 
 
 class ProcessMetrics:
-    """Metrics of this worker's process. With several workers, their series have the label `worker`."""
+    """Metrics of this worker's process. If there may be several workers, their series have the label `worker`."""
 
-    def __init__(self, instruments: Instruments, workers: int) -> None:
+    def __init__(self, instruments: Instruments, slots: int) -> None:
         """Reserves positions in memory.
 
         Args:
             instruments: Makes the instruments.
-            workers: Number of workers.
+            slots: Number of slots in the memory of all workers.
         """
-        self._workers = workers
+        self._slots = slots
         self._cpu_s = 0.0
         self._lock = threading.Lock()
         self.families: list[Family] = []
@@ -78,8 +78,8 @@ class ProcessMetrics:
 
     def _add(self, family: Family, counter: Counter) -> None:
         self.families.append(family)
-        for worker in range(self._workers):
-            text = labels(worker=str(worker)) if self._workers > 1 else ""
+        for worker in range(self._slots):
+            text = labels(worker=str(worker)) if self._slots > 1 else ""
             family.add(_if_positive(counter, worker, text), _of_worker(counter, worker))
 
 

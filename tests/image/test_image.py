@@ -27,7 +27,7 @@ from tests.support.servers import ROOT, Process, free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
-README = (ROOT / "README.md").read_text()
+GET_STARTED = (ROOT / "docs" / "get-started.md").read_text()
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 INSIDE = "/opt/ml/model"
 NOT_LOCKED = "toolz==1.0.0"
@@ -240,14 +240,16 @@ def shown(command: str, flag: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def assert_the_readmes_calls_work(address: str, model: Path) -> None:
-    """Asserts that the README's Python and command work with a server of `model` at `address`."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def assert_the_first_calls_work(address: str, model: Path) -> None:
+    """Asserts that Python and the command of docs/get-started.md work with a server of `model` at `address`."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", GET_STARTED, re.MULTILINE | re.DOTALL)
     python = [text for language, text in blocks if language == "python" and "localhost:50051" in text]
     assert len(python) >= 2
     for text in python:
-        exec(compile(text.replace("localhost:50051", address), "README.md", "exec"), {})  # noqa: S102
-    (payload,) = re.findall(r"^mlflow-grpc-predict --address localhost:50051 @models/iris/(\S+)$", README, re.MULTILINE)
+        exec(compile(text.replace("localhost:50051", address), "get-started.md", "exec"), {})  # noqa: S102
+    (payload,) = re.findall(
+        r"^mlflow-grpc-predict --address localhost:50051 @models/iris/(\S+)$", GET_STARTED, re.MULTILINE
+    )
     command = [sys.executable, "-m", "mlflow_grpc_client", "--address", address, f"@{model / payload}"]
     assert output_of(command) == '{"predictions": ["setosa", "setosa"]}\n'
 
@@ -273,9 +275,9 @@ def test_baked_model_answers(running: Container, iris: Path) -> None:
     assert_answers_like(running.address, iris)
 
 
-def test_the_readmes_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
-    """The README's calls, including typed ones, are answered by an image that is built as the README says."""
-    assert_the_readmes_calls_work(running.address, iris)
+def test_the_first_calls_reach_a_baked_model(running: Container, iris: Path) -> None:
+    """The calls of docs/get-started.md, including typed ones, are answered by an image that is built as its page says."""
+    assert_the_first_calls_work(running.address, iris)
 
 
 def test_the_http_port_is_open(running: Container, iris: Path) -> None:
@@ -344,7 +346,7 @@ def test_generated_context_serves(engine: Engine, iris: Path, tmp_path: Path) ->
         with Container(engine, tag) as container:
             container.wait_until_ready()
             assert_answers_like(container.address, iris)
-            assert_the_readmes_calls_work(container.address, iris)
+            assert_the_first_calls_work(container.address, iris)
             assert ids(container.identity(), "Uid") != 0
             assert f"\n{NOT_LOCKED}\n" in container.inside("pip list --format=freeze").stdout
             check = container.inside('mlflow-grpc-predict --health --address "localhost:$PORT"')
@@ -368,7 +370,7 @@ def test_mounted_model_answers(engine: Engine, plain: str, iris: Path) -> None:
     with Container(engine, plain, model=iris, **shown("docker run", "-e")) as container:
         container.wait_until_ready()
         assert_answers_like(container.address, iris)
-        assert_the_readmes_calls_work(container.address, iris)
+        assert_the_first_calls_work(container.address, iris)
 
 
 def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands and examples of README.md and docs/deployment.md, run unchanged."""
+"""Commands and examples of README.md, and of the pages that a newcomer reads next, run unchanged."""
 
 import importlib.metadata
 import os
@@ -16,12 +16,17 @@ import requests
 from tests.support.servers import ROOT, Caller, Forked, Process, free_port, ready_address
 
 README = (ROOT / "README.md").read_text()
-DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
-PAGES = ["README.md", *(f"docs/{page}.md" for page in ("deployment", "errors", "operations", "payloads"))]
+DEPLOYMENT, GET_STARTED, FROM_MLFLOW, PAYLOADS = (
+    (ROOT / "docs" / f"{page}.md").read_text()
+    for page in ("deployment", "get-started", "from-mlflow-models-serve", "payloads")
+)
+PAGES = ["README.md"]
+PAGES += [f"docs/{page}.md" for page in ("deployment", "errors", "get-started", "operations", "payloads", "versions")]
+PAGES += [f"docs/from-{origin}.md" for origin in ("a-wrapper", "mlflow-models-serve", "mlserver", "rest-model-service")]
 SCRIPTS = Path(sys.executable).parent
 
 
-def blocks(language, page=README):
+def blocks(language, page):
     """Returns the code blocks of a page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
@@ -85,29 +90,47 @@ def test_make_serve_prints_the_address_of_the_page(served):
 
 
 def test_python_blocks_run(served, capsys):
-    """Python blocks of README.md and docs/payloads.md run unchanged except for the port, and print the shown output."""
+    """Python blocks that call the example model run unchanged except for the port, and print the shown output."""
     port, *_ = served
-    payloads = (ROOT / "docs" / "payloads.md").read_text()
-    assert [len(blocks("python", page)) for page in (README, payloads)] == [2, 1]
-    for text in (*blocks("python"), *blocks("python", payloads)):
-        exec(compile(text.replace("50051", str(port)), "README.md", "exec"), {})  # noqa: S102
+    pages = (GET_STARTED, FROM_MLFLOW, PAYLOADS)
+    calls = [text for page in pages for text in blocks("python", page) if "50051" in text]
+    assert len(calls) == 4
+    for text in calls:
+        exec(compile(text.replace("50051", str(port)), "page", "exec"), {})  # noqa: S102
         assert capsys.readouterr().out.splitlines() == re.findall(r"^ *print\(.*  # (.*)$", text, re.MULTILINE)
 
 
 def test_the_shell_example_runs(served):
     """The client's command prints the answer, in a shell with only the system's commands."""
     port, *_ = served
-    (command,) = [text for text in blocks("sh") if "mlflow-grpc-predict" in text]
-    (activate,) = [text for text in blocks("sh") if "activate" in text]
+    (command,) = [text for text in blocks("sh", GET_STARTED) if "serving_input_example" in text and "predict" in text]
+    (activate,) = [text for text in blocks("sh", GET_STARTED) if "activate" in text]
     answer = sh(activate + command.replace("50051", str(port)), PATH=os.defpath)
     assert answer == '{"predictions": ["setosa", "setosa"]}\n'
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(300)
+def test_a_model_of_ones_own(tmp_path, monkeypatch):
+    """The model of docs/get-started.md is saved, served and described as the page says."""
+    (save,) = [text for text in blocks("python", GET_STARTED) if "save_model" in text]
+    serve = re.search(r"^mlflow-grpc (serve -m flowers) -p 50052$", GET_STARTED, re.MULTILINE)
+    describe = re.search(r"^mlflow-grpc-predict .*--describe$", GET_STARTED, re.MULTILINE)
+    assert serve
+    assert describe
+    monkeypatch.chdir(tmp_path)
+    exec(compile(save, "get-started.md", "exec"), {})  # noqa: S102
+    with Forked([*serve[1].split(), "-p", "0"], cwd=tmp_path) as process:
+        printed = sh(describe[0].replace("localhost:50052", ready_address(process)))
+    assert "sepal length (cm)" in printed
+    assert "flowers_predict" in printed
 
 
 def test_the_http_example_runs(served):
     """curl gets the answer of `make predict`, over HTTP."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    (command,) = [text for text in blocks("sh") if text.startswith("curl")]
+    (command,) = [text for text in blocks("sh", GET_STARTED) if text.startswith("curl")]
     assert sh(command.replace("8080", str(served[2]))) == '{"predictions": ["setosa", "setosa"]}'
 
 
@@ -139,8 +162,11 @@ def test_flags_in_the_text_exist(page):
 
     from mlflow_grpc.cli import main
 
-    options = [option for command in ("serve", "proto", "dockerfile") for option in main.commands[command].params]
+    options = [
+        option for command in ("serve", "proto", "dockerfile", "openapi") for option in main.commands[command].params
+    ]
     flags = {spelling for option in options for spelling in (*option.opts, *option.secondary_opts)}
     flags |= {spelling for action in parser()._actions for spelling in action.option_strings}
+    flags |= {"--no-conda", "--enable-mlserver", "--output"}  # Of mlflow models serve and of rest-model-service.
     flags |= {"--build-arg", "--stop-timeout", "--label", "--health-cmd", "--pid"}  # Of docker and py-spy.
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags

@@ -1,6 +1,7 @@
 """A registry whose aliases tests move, and servers that follow it."""
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ ROW = '{"dataframe_split": {"columns": ["a"], "data": [[1.0]]}}'
 VERSION_KEY = "mlflow-model-version"
 INTERVAL = "0.2"
 """Interval of the queries, in seconds."""
+
+
+def predicted(number: int) -> str:
+    """Returns the text of an answer with one prediction."""
+    return f'{{"predictions": [{number}]}}'
 
 
 def pytest_collection_finish():
@@ -92,6 +98,10 @@ class Tracking:
     def wait_until_unloaded(self, version: str, *, times: int = 1) -> None:
         self.process.wait_for(rf"/{version} is unloaded", times=times)
 
+    def wait_until_replaced(self, *, times: int = 1) -> None:
+        """Waits until a worker has ended, in whose place another one serves."""
+        self.process.wait_for(r"worker \d \(pid \d+\) has ended", times=times)
+
     @property
     def directories(self) -> list[str]:
         """Directories of versions on the disk."""
@@ -109,9 +119,23 @@ class Tracking:
     def metrics(self) -> Scrape:
         return Scrape(self.http_url)
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of all workers, in the order of their start."""
+        return [int(pid) for pid in re.findall(r"worker \d+ started, pid (\d+)", self.process.output)]
+
     def rss_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.process.popen.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Returns the memory of the worker that was started last."""
+        return _rss_mb(self.worker_pids[-1])
+
+    def supervisor_mb(self) -> float:
+        """Returns the memory of the supervisor, most of which the worker shares."""
+        return _rss_mb(self.process.popen.pid)
+
+
+def _rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @pytest.fixture
@@ -119,13 +143,16 @@ def track(registry: Registry, tmp_path: Path) -> Iterator[Callable[..., Tracking
     """Returns a function that starts a server which follows an alias of the registry."""
     with ExitStack() as stack:
 
-        def start(*flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None) -> Tracking:
+        def start(
+            *flags: str, uri: str = "models:/churn@champion", env: dict[str, str] | None = None, track: bool = True
+        ) -> Tracking:
             folder = tmp_path / "temporary"
             folder.mkdir()
             process = stack.enter_context(
                 start_server(
                     *(() if "--config" in flags else ("-m", uri)),
-                    *("--track", INTERVAL, "--http-port", "0", *flags),
+                    *(("--track", INTERVAL) if track else ()),
+                    *("--http-port", "0", *flags),
                     env={"MLFLOW_TRACKING_URI": registry.uri, "TMPDIR": str(folder), **(env or {})},
                 )
             )

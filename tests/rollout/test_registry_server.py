@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rollout.conftest import Registry, Tracking
+from tests.rollout.conftest import Registry, Tracking, predicted
+from tests.support.rollout_registry import OWN, OWN_OTHER
 from tests.support.servers import Process, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(300)]
@@ -118,3 +119,15 @@ def test_a_registry_that_is_away_changes_nothing(track, registry):
         server.wait_for_version("1")
     assert server.process.output.count(silent) in (2, 3)  # The second server may end before the last query.
     assert "Traceback" not in server.process.output
+
+
+def test_another_process_fetches_from_the_registry(track, registry):
+    """A version with other code is fetched over HTTP by the worker that replaces the one that tracks it, and back."""
+    port = free_port()
+    with MlflowServer(registry, port):
+        server = track(uri=f"models:/{OWN}@champion", env={"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"})
+        for times, (version, text) in enumerate(((OWN_OTHER, predicted(3000)), ("1", predicted(1))), 1):
+            registry.move(version, name=OWN)
+            server.wait_for_version(version)
+            server.wait_until_replaced(times=times)
+            assert server.answer() == (text, version)

@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from mlflow_grpc import protos
-from tests.rollout.conftest import ROW, VERSION_KEY, Tracking
+from tests.rollout.conftest import ROW, VERSION_KEY, Tracking, predicted
 from tests.support import tensors
 from tests.support.rollout_registry import (
     BROKEN_PICKLE,
@@ -34,10 +34,6 @@ SERVING = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
 
 
 PREDICT = "/model_grpc_service.ModelgRPCService/churn_predict"
-
-
-def predicted(number: int) -> str:
-    return f'{{"predictions": [{number}]}}'
 
 
 def test_an_alias_that_moves_is_followed(track, registry):
@@ -80,27 +76,28 @@ def test_callers_of_other_protocols_are_answered_by_the_published_version(track,
     server.wait_until_unloaded("1")
 
 
-def infer(server: Tracking) -> tuple[int, str, str]:
+def infer(server: Tracking, *metadata: tuple[str, str], version: str = "") -> tuple[int, str, str]:
     """Returns the prediction of a ModelInfer, its version in the response, and that in the trailers."""
     request = tensors.request("churn", ("a", "FP64", [1.0]))
+    request.model_version = version
     rpc: Any = server.call.channel.unary_unary(f"/{tensors.NAME}/ModelInfer")
-    data, call = rpc.with_call(request.SerializeToString(), timeout=30)
+    data, call = rpc.with_call(request.SerializeToString(), timeout=30, metadata=metadata)
     response = protos.message_named("inference.ModelInferResponse").FromString(data)
     (number,) = np.frombuffer(response.raw_output_contents[0], np.int64)
     return int(number), response.model_version, dict(call.trailing_metadata())[VERSION_KEY]
 
 
-def exchange(server: Tracking) -> tuple[int, str]:
+def exchange(server: Tracking, *metadata: tuple[str, str], path: tuple[str, ...] = ("churn",)) -> tuple[int, str]:
     """Returns the prediction of a DoExchange, and the version in the trailers."""
     data_class = protos.message_named("arrow.flight.protocol.FlightData")
     batch = pa.record_batch({"a": [1.0]})
     schema, rows = (pieces_of(memoryview(message.serialize())) for message in (batch.schema, batch))
     messages = [data_class(data_header=header, data_body=bytes(body)) for header, body in (schema, rows)]
     messages[0].flight_descriptor.MergeFrom(
-        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=["churn"])
+        protos.message_named("arrow.flight.protocol.FlightDescriptor")(type="PATH", path=path)
     )
     rpc: Any = server.call.channel.stream_stream("/arrow.flight.protocol.FlightService/DoExchange")
-    call = rpc((message.SerializeToString() for message in messages), timeout=30)
+    call = rpc((message.SerializeToString() for message in messages), timeout=30, metadata=metadata)
     answers = [data_class.FromString(data) for data in call]
     stream = b"".join(
         bytes(piece) for answer in answers for piece in encapsulated(answer.data_header, answer.data_body)
@@ -119,6 +116,25 @@ def test_a_rollback_is_instant(track, registry):
     assert server.answer() == (predicted(1), "1")
     assert server.process.output.count("loading version") == 1
     assert len(server.directories) == 2
+
+
+def test_a_version_that_is_kept_is_answered_by_its_version(track, registry):
+    """Calls that name the previous version get it while it is kept; then they are NOT_FOUND, and so is its health."""
+    server = track("--keep-previous", "3")
+    check: Any = server.call.channel.unary_unary("/grpc.health.v1.Health/Check")
+    request = health_pb2.HealthCheckRequest(service="churn/1").SerializeToString()
+    registry.move("2")
+    server.wait_for_version("2")
+    assert server.answer(mlflow_model="churn/1") == (predicted(1), "1")
+    assert server.answer(mlflow_model="churn/2") == (predicted(2), "2")
+    assert server.answer(mlflow_model="churn") == (predicted(2), "2")
+    assert infer(server, version="1") == (1, "1", "1")
+    assert check(request, timeout=30) == SERVING
+    server.wait_until_unloaded("1")
+    with pytest.raises(grpc.RpcError, match=r"NOT_FOUND[\s\S]*There are: churn/2"):
+        server.answer(mlflow_model="churn/1")
+    with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+        check(request, timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -214,20 +230,6 @@ def test_a_version_that_is_not_ready_waits(track, registry):
     assert "loading version" not in server.process.output
     registry.set_status("3", "READY")
     server.wait_for_version("3")
-
-
-def test_own_code_that_differs_is_refused(track, registry):
-    """A version with the same code is served, even after the files of the first one would be gone; other code is not."""
-    server = track("--keep-previous", "0", uri=f"models:/{OWN}@champion")
-    assert server.answer() == (predicted(1), "1")
-    registry.move("2", name=OWN)
-    server.wait_for_version("2")
-    server.wait_until_unloaded("1")
-    assert server.answer() == (predicted(2), "2")
-    registry.move("3", name=OWN)
-    server.process.wait_for(r"its own Python code \(helper_of_own\) differs .* restart the server to serve it")
-    assert server.answer() == (predicted(2), "2")
-    assert "restart the server" in server.described().error
 
 
 def test_calls_in_flight_end_on_their_version(track, registry):

@@ -1,6 +1,7 @@
 """Swaps while calls arrive at an even rate: no call fails, no answer mixes versions, and memory is given back.
 
-`make rollouts` does 20 swaps and prints the times; the suite does 3.
+Versions are swapped within the process, or, since they bring different code along, by replacing it. `make rollouts`
+does 50 swaps of both types and prints the times; the suite does 3.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mlflow_grpc import protos
 from tests.rollout.conftest import ROW, VERSION_KEY
-from tests.support.rollout_registry import LARGE
+from tests.support.rollout_registry import LARGE, NAME, OWN, OWN_OTHER
 from tests.support.typed import TypedCaller
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
 
 SWAPS = int(os.environ.get("SWAPS", "3"))
 RATE = 200.0
@@ -38,11 +39,27 @@ MAX_GROWTH = 1.1
 """Maximum ratio of the memory after the last swap to that after the second one."""
 
 
+@dataclass(frozen=True)
+class Rollout:
+    """A model whose alias moves through some versions, again and again."""
+
+    name: str
+    versions: tuple[str, ...]
+    predictions: dict[str, str]
+    """Prediction of each version, by which an answer shows its version."""
+    replaces_process: bool
+
+
+WITHIN = Rollout(NAME, LARGE, {version: version for version in ("1", *LARGE)}, replaces_process=False)
+BY_PROCESS = Rollout(OWN, (OWN_OTHER, "1"), {"1": "1", OWN_OTHER: "3000"}, replaces_process=True)
+
+
 @dataclass
 class Load:
     """Calls of clients that never retry, and their outcomes."""
 
     address: str
+    rollout: Rollout
     typed_input: bytes
     typed_output: Any
     durations_s: list[tuple[float, float]] = field(default_factory=list)
@@ -84,7 +101,7 @@ class Load:
             self.answered.release()
             version = dict(await rpc.trailing_metadata()).get(VERSION_KEY, "")
             self.versions[version] += 1
-            if {str(number) for number in numbers} != {version}:
+            if {str(number) for number in numbers} != {self.rollout.predictions.get(version)}:
                 self.failures[f"version {version} answered {numbers}"] += 1
         except grpc.aio.AioRpcError as error:
             self.failures[f"{error.code().name}: {error.details()}"] += 1
@@ -95,7 +112,7 @@ class Load:
         return rpc, [_number(await rpc)]
 
     async def _typed(self, channel: grpc.aio.Channel) -> tuple[Any, list[Any]]:
-        path = "/model_grpc_service.ModelgRPCService/churn_predict"
+        path = f"/model_grpc_service.ModelgRPCService/{self.rollout.name}_predict"
         predict: Any = channel.unary_unary(path, None, self.typed_output.FromString)
         rpc = predict(self.typed_input, timeout=30)
         return rpc, [(await rpc).prediction]
@@ -117,32 +134,39 @@ def _p99_ms(durations_s: list[float]) -> float:
     return 1000 * sorted(durations_s)[int(len(durations_s) * 0.99)]
 
 
-def test_swaps_under_load(track, registry, capsys):
+@pytest.mark.parametrize("rollout", [WITHIN, BY_PROCESS], ids=["within the process", "by another process"])
+def test_swaps_under_load(track, registry, capsys, rollout):
     """No call fails, each answer is of the version in its trailer, memory is given back and directories are deleted."""
-    server = track("--keep-previous", "0", "--queue-calls", "4096")
+    server = track("--keep-previous", "0", "--queue-calls", "4096", uri=f"models:/{rollout.name}@champion")
     typed = TypedCaller(server.call.channel)
     load = Load(
         server.address,
-        typed.input("churn_predict", {"a": 1.0}).SerializeToString(),
-        GetMessageClass(typed.method("churn_predict").output_type),
+        rollout,
+        typed.input(f"{rollout.name}_predict", {"a": 1.0}).SerializeToString(),
+        GetMessageClass(typed.method(f"{rollout.name}_predict").output_type),
     )
     calling = threading.Thread(target=load.run)
     calling.start()
-    memory_mb: list[float] = []
+    memory_mb: list[tuple[float, float]] = []
     published_s: list[float] = []
-    served = Counter[str]()
+    served, ended = Counter[str](), Counter[str]()
     try:
         for _ in range(QUIET_CALLS):
             load.answered.acquire(timeout=30)
         first_moved_at = time.monotonic()
-        for previous, version in itertools.pairwise(["1", *itertools.islice(itertools.cycle(LARGE), SWAPS)]):
-            registry.move(version)
+        moves = itertools.islice(itertools.cycle(rollout.versions), SWAPS)
+        for previous, version in itertools.pairwise(["1", *moves]):
+            registry.move(version, name=rollout.name)
             moved_at = time.monotonic()
             served[version] += 1
+            ended[previous] += 1
             server.wait_for_version(version, times=served[version])
             published_s.append(time.monotonic() - moved_at)
-            server.wait_until_unloaded(previous, times=max(1, served[previous]))
-            memory_mb.append(server.rss_mb())
+            if rollout.replaces_process:
+                server.wait_until_replaced(times=ended.total())
+            else:
+                server.wait_until_unloaded(previous, times=ended[previous])
+            memory_mb.append((server.rss_mb(), server.supervisor_mb()))
     finally:
         load.is_over = True
         calling.join()
@@ -153,8 +177,10 @@ def test_swaps_under_load(track, registry, capsys):
         quiet_ms = _p99_ms([duration_s for began, duration_s in load.durations_s if began < first_moved_at])
         swapping_ms = _p99_ms([duration_s for began, duration_s in load.durations_s if began >= first_moved_at])
         print(
-            f"\n{SWAPS} swaps, {load.versions.total()} calls, 0 failed; p99 {quiet_ms:.1f} ms before the first swap and "
-            f"{swapping_ms:.1f} ms afterwards; from the move of the alias to the publication {max(published_s):.2f} s at "
-            f"most; memory {', '.join(f'{value:.0f}' for value in memory_mb)} MB"
+            f"\n{rollout.name}: {SWAPS} swaps, {load.versions.total()} calls, 0 failed; p99 {quiet_ms:.1f} ms before the "
+            f"first swap and {swapping_ms:.1f} ms afterwards; from the move of the alias to the publication "
+            f"{max(published_s):.2f} s at most; memory of the worker and its supervisor "
+            f"{', '.join(f'{worker:.0f}+{supervisor:.0f}' for worker, supervisor in memory_mb)} MB"
         )
-    assert memory_mb[-1] <= MAX_GROWTH * memory_mb[1]
+    for after_second, after_last in zip(memory_mb[1], memory_mb[-1], strict=True):
+        assert after_last <= MAX_GROWTH * after_second

@@ -86,6 +86,7 @@ class Connection:
         self._is_closed = False
         self.statuses: dict[int, str] = {}
         """`grpc-status`, or the end without one, by stream number."""
+        self._has_goaway = False
 
     def call(self, message: bytes | None, path: str = PREDICT, *, then: bytes | None = None) -> None:
         """Sends a complete call, of one message or two, or without a message only its beginning."""
@@ -126,6 +127,16 @@ class Connection:
         while len(self.statuses) < count and not self._is_closed:
             self._events()
 
+    def wait_for_goaway(self) -> None:
+        """Waits until GOAWAY has arrived. Calls can be made as before, as if it had not been read."""
+        while not self._has_goaway:
+            self._events()
+            assert not self._is_closed
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._peer.close()
+
     def _events(self) -> list[Any]:
         self._peer.sendall(self._connection.data_to_send())
         data = self._peer.recv(65536)
@@ -146,7 +157,9 @@ class Connection:
         self._received += data
         frames = b""
         while len(self._received) >= (end := FRAME_HEADER_BYTES + int.from_bytes(self._received[:3], "big")):
-            if self._received[3] != GOAWAY:
+            if self._received[3] == GOAWAY:
+                self._has_goaway = True
+            else:
                 frames += self._received[:end]
             self._received = self._received[end:]
         return frames
@@ -155,4 +168,4 @@ class Connection:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._peer.close()
+        self.close()

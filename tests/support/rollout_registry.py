@@ -28,7 +28,10 @@ WIDER, LARGE = "8", ("9", "10", "11")
 """A version with one more column, which is optional; versions with much memory."""
 
 OWN = "own"
-"""Model with code of its own: versions 1 and 2 have the same code, and version 3 has other code."""
+"""Model with code of its own: versions 1 and 2 have the same code, and later ones have other code."""
+
+OWN_OTHER, OWN_FAILS, OWN_OTHER_SIGNATURE, OWN_DIES = "3", "4", "5", "6"
+"""Versions of it: one that is good, and three that must not be served. The last one ends its process."""
 
 BALLAST = 8 * 2**20
 """Size of a large version in bytes."""
@@ -85,7 +88,12 @@ def main() -> None:
     register(NAME, Answering(8), (A, OPTIONAL), no_example=True)
     for version in LARGE:
         register(NAME, Answering(int(version), ballast=BALLAST), no_example=True)
-    for number, code in ((1, "FACTOR = 1\n"), (2, "FACTOR = 1\n"), (3, "FACTOR = 1000\n")):
+    broken = {
+        OWN_FAILS: "raise RuntimeError('the helper of version 4 fails')\n",
+        OWN_DIES: "import os\nos._exit(7)\n",
+    }
+    for number, factor in enumerate((1, 1, 1000, 10, 100, 10), 1):
+        code = f"FACTOR = {factor}\n"
         package = folder / f"code-{number}" / "helper_of_own"
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(code)
@@ -101,7 +109,10 @@ def main() -> None:
             "mlflow.models.set_model(Own())\n"
         )
         sys.path.insert(0, str(package.parent))  # MLflow runs the file while it saves the model.
-        register(OWN, str(model), no_example=True, code_paths=[str(package)])
+        columns = (A, B) if str(number) == OWN_OTHER_SIGNATURE else (A,)
+        directory = register(OWN, str(model), columns, no_example=True, code_paths=[str(package)])
+        if str(number) in broken:
+            (directory / "code" / package.name / "__init__.py").write_text(broken[str(number)])
         sys.path.remove(str(package.parent))
         for module in [module for module in sys.modules if module.startswith("helper_of_own")]:
             del sys.modules[module]

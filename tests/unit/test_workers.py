@@ -12,6 +12,7 @@ import pytest
 from mlflow_grpc import config, forks, workers
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
+from mlflow_grpc.worker_handle import WorkerHandle, WorkerStart
 
 
 def test_a_first_worker_that_cannot_be_started(monkeypatch):
@@ -31,7 +32,8 @@ def test_a_first_worker_that_cannot_be_started(monkeypatch):
 def restart_delay():
     """Ends worker 0 after it served calls for some seconds, or None for never; returns the delay of its restart."""
     settings = Settings(model_uri="(none)", port=0, workers=2)
-    supervisor: Any = workers._Supervisor(settings, config.load(settings))
+    configuration = config.load(settings)
+    supervisor: Any = workers._Supervisor(settings, configuration)
     supervisor._opened = True
 
     def end_worker(served_s: float | None) -> float:
@@ -41,7 +43,8 @@ def restart_delay():
         worker_end.close()
         supervisor_versions, worker_versions = multiprocessing.Pipe()
         worker_versions.close()
-        worker = workers._Worker(0, process, supervisor_end, supervisor_versions, serving_since=since)
+        start = WorkerStart(0, configuration)
+        worker = WorkerHandle(start, process, supervisor_end, supervisor_versions, serving_since=since)
         supervisor._workers[0] = worker
         supervisor._reap(worker)
         restart_at: float = supervisor._restart_at.pop(0)

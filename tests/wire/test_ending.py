@@ -106,6 +106,29 @@ def test_goaway_loses_no_call():
             assert "Connection refused" in failure
 
 
+def test_a_client_that_is_slow_to_read_goaway_is_answered():
+    """A client whose process has no processor for half a second makes a call before it reads GOAWAY. The call is
+    answered, although the server has nothing else to do."""
+
+    async def end() -> None:
+        await server.server.lame_duck(0.0)
+        await server.server.drain()
+        await server.server.stop()
+
+    with serving(FunctionModel(str), PlainCodec()) as server, Connection(server.address) as connection:
+        connection.call(MESSAGE)
+        connection.wait_for_statuses(1)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(lambda: server.run(end))
+            connection.wait_for_goaway()
+            time.sleep(0.5)  # The client's process does not run.
+            connection.call(MESSAGE)
+            connection.wait_for_statuses(2)
+            connection.close()
+            ending.result(10)
+    assert list(connection.statuses.values()) == ["0", "0"]
+
+
 def test_calls_in_flight_are_answered_after_goaway():
     """A call in flight has as long as the drain timeout."""
     model = GatedModel()

@@ -121,6 +121,10 @@ class RepeatedRequest:
         """Returns the size in bytes."""
         return len(self._data)
 
+    def SerializeToString(self, *, deterministic: bool) -> bytes:  # noqa: N802 - the name of protobuf's method
+        """Returns the bytes that arrived."""
+        return self._data
+
 
 class RequestReader:
     """Parser of requests, which remembers the forms of rows. It takes the place of the class of the message."""

@@ -12,6 +12,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from mlflow_grpc import logs, protos
 from mlflow_grpc.calls.open_calls import OpenCalls
+from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.event_stream import EventStream
 from mlflow_grpc.services import listener
@@ -89,7 +90,9 @@ def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
             raise asyncio.CancelledError
 
     engine: Any = SimpleNamespace(check=lambda: None, open_call=lambda _: contextlib.nullcontext())
-    entry: Any = SimpleNamespace(name="m", engine=engine, version_trailers=())
+    entry: Any = SimpleNamespace(
+        name="m", engine=engine, version_trailers=(), challenger=None, config=ModelConfig(uri="m", endpoint=True)
+    )
     dispatcher = HttpDispatcher(OpenCalls(), max_bytes=100, max_arriving_bytes=100, shows_exceptions=False)
     endpoint = dispatcher.model_endpoint(answer, lambda _: entry)
     scope = {"type": "http", "method": "POST", "path": "/invocations", "scheme": "http", "headers": []}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlflow_grpc import declarations, settings
-from mlflow_grpc.lifecycle import NOTICE_S
+from mlflow_grpc.lifecycle import LEAVE_LIMIT_S, NOTICE_S
 from mlflow_grpc.services import reflection
 from tests.support.manifests import COMPONENTS, KSERVE, KUBERNETES, RAY, document, documents, faults
 from tests.support.models import FunctionModel, PlainCodec
@@ -160,19 +160,18 @@ def test_kserve_finds_one_grpc_port():
     assert flags().keys() <= known
 
 
-def test_kserve_never_chooses_the_runtime_by_itself():
-    """The runtime claims no protocol, because KServe would choose it for callers of the protocols over HTTP too."""
+def test_kserve_chooses_the_runtime_for_grpc_v2():
+    """KServe compares the format and the protocol, and only chooses among formats with `autoSelect`."""
     spec = document(RUNTIME)["spec"]
-    assert "protocolVersions" not in spec
-    assert not any(supported["autoSelect"] for supported in spec["supportedModelFormats"])
     model = document(INFERENCE_SERVICE)["spec"]["predictor"]["model"]
-    assert model["runtime"] == document(RUNTIME)["metadata"]["name"]
-    assert model["modelFormat"]["name"] in {supported["name"] for supported in spec["supportedModelFormats"]}
+    assert spec["protocolVersions"] == [model["protocolVersion"]] == ["grpc-v2"]
+    assert model["modelFormat"]["name"] in {entry["name"] for entry in spec["supportedModelFormats"]}
+    assert all(entry["autoSelect"] and entry["priority"] > 0 for entry in spec["supportedModelFormats"])
 
 
 def test_the_grace_period_of_kserve_is_long_enough():
     """The grace period has room for the lame duck phase, the drain and the end of the process."""
-    needed = int(flags()["--lame-duck"]) + int(flags()["--drain-timeout"]) + NOTICE_S + TO_END_S
+    needed = int(flags()["--lame-duck"]) + int(flags()["--drain-timeout"]) + NOTICE_S + LEAVE_LIMIT_S + TO_END_S
     assert document(INFERENCE_SERVICE)["spec"]["predictor"]["terminationGracePeriodSeconds"] == needed
 
 

@@ -1,6 +1,7 @@
 """Links between documentation pages have valid targets."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -30,3 +31,19 @@ def test_named_files_exist(page):
     text = page.read_text()
     for path in re.findall(r"`(\w+/[\w./-]+\.(?:py|md|proto|yaml|json))`", text):
         assert (ROOT / path).exists() or (ROOT / "mlflow_grpc" / path).exists(), path
+
+
+def nav_pages(entries):
+    """Yields the pages in the navigation of the documentation site."""
+    for entry in entries:
+        for target in entry.values():
+            yield from [target] if isinstance(target, str) else nav_pages(target)
+
+
+def test_the_site_has_every_page():
+    """The navigation of the site has each page once. Pages that are written when it is built are extra."""
+    (settings,) = tomllib.loads((ROOT / "zensical.toml").read_text()).values()
+    pages = sorted(nav_pages(settings["nav"]))
+    written = ["docs/command-line.md", "docs/python-api.md", "index.md", "mlflow.proto.md"]
+    files = [str(path.relative_to(ROOT)) for path in PAGES if path != ROOT / "README.md"]
+    assert pages == sorted([*files, "tests/README.md", *written])

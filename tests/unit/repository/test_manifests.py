@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mlflow_grpc import declarations, settings
-from mlflow_grpc.lifecycle import NOTICE_S
+from mlflow_grpc.lifecycle import LEAVE_LIMIT_S, NOTICE_S
 from mlflow_grpc.misspellings import misspelt
 from tests.support.manifests import KUBERNETES, SCHEMAS, documents, faults
 
@@ -51,10 +51,10 @@ def test_the_schemas_find_faults(version):
     wrong = copy.deepcopy(only("Deployment"))
     spec = wrong["spec"]["template"]["spec"]
     spec["containers"][0]["livenesProbe"] = spec["containers"][0].pop("livenessProbe")
-    spec["terminationGracePeriodSeconds"] = "42 s"
+    spec["terminationGracePeriodSeconds"] = "44 s"
     del wrong["spec"]["selector"]
     messages = "\n".join(faults(wrong, version))
-    for word in ("livenesProbe", "'42 s' is not of type", "'selector' is a required property"):
+    for word in ("livenesProbe", "'44 s' is not of type", "'selector' is a required property"):
         assert word in messages
 
 
@@ -83,7 +83,7 @@ def test_the_grace_period_is_long_enough(pod, container):
     """The grace period has room for the lame duck phase, the drain and the end of the process."""
     variables = environment(container)
     needed = (int(variables[name]) for name in ("MLFLOW_GRPC_LAME_DUCK", "MLFLOW_GRPC_DRAIN_TIMEOUT"))
-    assert pod["terminationGracePeriodSeconds"] == sum(needed) + NOTICE_S + TO_END_S
+    assert pod["terminationGracePeriodSeconds"] == sum(needed) + NOTICE_S + LEAVE_LIMIT_S + TO_END_S
 
 
 def test_pods_pass_the_restricted_standard(pod, container):

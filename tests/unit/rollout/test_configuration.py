@@ -9,7 +9,7 @@ import pytest
 from mlflow_grpc import config
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.naming import can_move, registered_name_and_alias
-from mlflow_grpc.rollout.configuration import tracked
+from mlflow_grpc.rollout.configuration import may_replace_workers, tracked
 from mlflow_grpc.settings import Settings
 
 
@@ -84,6 +84,8 @@ def test_a_flag_is_for_the_models_that_can_be_tracked(tmp_path):
         ({"model_uri": "models:/a@x", "track_s": "soon"}, "--track 'soon': input should be a valid number"),
         ({"model_uri": "models:/a@x", "track_s": "..s"}, "--track '..s': input should be a valid number"),
         ({"model_uri": "models:/a@x", "keep_previous_s": "-1"}, "--keep-previous '-1': input should be greater"),
+        ({"model_uri": "models:/a@x", "watch_config_s": "30"}, "--watch-config has no effect without a file"),
+        ({"model_uri": "models:/a@x", "watch_config_s": "0"}, "--watch-config '0': input should be greater than or"),
         (
             {"model_uri": "models:/a@x", "track_s": "30", "env_manager": "uv"},
             "--env-manager builds the environment of one version",
@@ -152,3 +154,25 @@ def test_a_webhook_without_effect_is_refused(tmp_path, flags, content, reason):
 def test_registered_models_of_uris(uri, registered):
     """A hint names a registered model and an alias, which a URI has too."""
     assert registered_name_and_alias(uri) == registered
+
+
+def test_a_watched_file_shares_no_environment(tmp_path):
+    """The environment of one model would be that of models that the file gets later."""
+    flags = {"config": file_of(tmp_path, "models: [{uri: a}]"), "watch_config_s": "30", "env_manager": "uv"}
+    with pytest.raises(StartError, match="--env-manager builds the environment of one model, and a watched file may"):
+        intervals(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "models", "expected"),
+    [
+        ({}, "[{uri: 'models:/a@x'}]", False),
+        ({}, "[{uri: 'models:/a@x', track: off}]", False),
+        ({}, "[{uri: 'models:/a@x', track: 30}, {uri: b}]", True),
+        ({"watch_config_s": "5m"}, "[{uri: b}]", True),
+    ],
+)
+def test_workers_are_replaced_only_if_something_may_change(tmp_path, flags, models, expected):
+    """A server without tracked models and a watched file needs no supervisor for one worker."""
+    settings = Settings.load({"config": file_of(tmp_path, f"models: {models}"), **flags})
+    assert may_replace_workers(tracked(config.load(settings), settings), settings) is expected

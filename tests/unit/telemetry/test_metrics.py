@@ -49,10 +49,24 @@ def test_a_value_on_a_bound_is_in_its_bucket():
 def test_metrics_beyond_the_memory_are_an_error_at_start():
     """A family that is added later cannot write into the metrics of the next worker."""
     instruments = Instruments(Memory(workers=2), 0)
-    for _ in range(BASE_COUNTERS + COUNTERS_PER_MODEL):
+    for _ in range(BASE_COUNTERS):
         instruments.counter()
     with pytest.raises(RuntimeError, match="exceed the"):
         instruments.counter()
+    with pytest.raises(RuntimeError, match="exceed the"):
+        Instruments(Memory(models=2), 0, 2)
+
+
+def test_a_model_keeps_its_positions_when_others_leave():
+    """A worker with fewer models continues the counters of those that it has."""
+    memory = Memory(models=3, spare_slots=1)
+    before, after = Metrics(memory, 0), Metrics(memory, 1, (2,))
+    *_, last_before = [before.add_model(rpcs=4) for _ in range(3)]
+    for _ in range(2):
+        last_before.swap_ended("ok")
+    remaining = after.add_model(rpcs=4)
+    remaining.swap_ended("ok")
+    assert remaining._swaps["ok"].total() == 3
 
 
 @pytest.mark.parametrize("models", [1, 64, pytest.param(1000, marks=pytest.mark.deep)])
@@ -65,7 +79,9 @@ def test_the_memory_is_large_enough(models):
         metrics.grpc_method(f"/service/method{number}")
     for number in range(50):
         metrics.http_route(f"/route{number}", ("GET", "HEAD"))
-    assert metrics._instruments._counter_count < (BASE_COUNTERS + COUNTERS_PER_MODEL * models) / 2
+    last = metrics.models[-1]
+    assert last._batch_rows._sum - BASE_COUNTERS - COUNTERS_PER_MODEL * (models - 1) < COUNTERS_PER_MODEL / 2
+    assert metrics._instruments._counter_count < BASE_COUNTERS / 2
 
 
 @pytest.mark.parametrize("value", ['quote " here', "back\\slash", "new\nline", "\\n", "é😀", ""])

@@ -1,0 +1,141 @@
+"""Writes the pages of the documentation site to build/site-source (`make docs`).
+
+The folder has the layout of the repository, so that links between Markdown files stay as they are. Links to other files
+lead to pages that show them. The pages about the command line are written from the commands themselves.
+"""
+
+import argparse
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "build" / "site-source"
+
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/*.md",
+    "client/*.md",
+    "benchmarks/*.md",
+    "tests/*.md",
+)
+"""Markdown files that are pages, as patterns."""
+
+IMAGES = (".png", ".svg")
+
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".proto": "proto", ".mjs": "javascript", ".go": "go"}
+"""Languages of files that pages link to, by suffix."""
+
+COMMANDS = {
+    "mlflow-grpc": ["", "serve", "score", "proto", "openapi", "dockerfile", "token"],
+    "mlflow-grpc-predict": ["", "score"],
+}
+"""Commands, and their subcommands; an empty text is the command itself."""
+
+LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+
+
+def main() -> None:
+    """Writes all pages; the folder is emptied before."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mermaid", type=Path, required=True, help="mermaid.min.js, which draws the diagrams")
+    arguments = parser.parse_args()
+    shutil.rmtree(OUT, ignore_errors=True)
+    pages = {path.relative_to(ROOT).as_posix() for pattern in PAGES for path in ROOT.glob(pattern)}
+    site = Site(pages)
+    for page in sorted(pages):
+        site.add_page(page)
+    write("docs/command-line.md", command_line())
+    for file in ("python-api.md", "extra.css"):
+        copy(ROOT / "docs" / "site" / file, f"docs/{file}" if file.endswith(".md") else file)
+    copy(arguments.mermaid, "mermaid.min.js")
+
+
+class Site:
+    """The pages of the site, and the files that they link to."""
+
+    def __init__(self, pages: set[str]) -> None:
+        """Starts without files.
+
+        Args:
+            pages: Paths of the Markdown files in the repository.
+
+        """
+        self._pages = pages
+        self._shown: set[str] = set()
+
+    def add_page(self, page: str) -> None:
+        """Writes a page with its links changed to pages of the site, and the files that it links to."""
+        text = LINK.sub(lambda link: f"{link[1]}{self._target(page, link[2])}{link[3]}", (ROOT / page).read_text())
+        write("index.md" if page == "README.md" else page, text)
+
+    def _target(self, page: str, target: str) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+        return posixpath.relpath(self._place(path), posixpath.dirname(page) or ".")
+
+    def _place(self, path: str) -> str:
+        """Returns the page that stands for a path of the repository, after writing it if it is new."""
+        if path == "README.md":
+            return "index.md"
+        if path in self._pages:
+            return path
+        if path.endswith(IMAGES):
+            copy(ROOT / path, path)
+            return path
+        shown = f"{path}/index.md" if (ROOT / path).is_dir() else f"{path}.md"
+        if path not in self._shown:
+            self._shown.add(path)
+            write(shown, "\n".join(shown_file(path)))
+        return shown
+
+
+def shown_file(path: str) -> Iterator[str]:
+    """Yields the Markdown of a page that shows a file, or all files of a folder."""
+    yield f"# {path}\n"
+    listed = subprocess.run(["git", "ls-files", path], capture_output=True, text=True, check=True, cwd=ROOT)
+    for file in map(Path, listed.stdout.splitlines()):
+        if file.suffix in IMAGES:
+            continue
+        if file.as_posix() != path:
+            yield f"## {file.relative_to(path).as_posix()}\n"
+        yield f"````{LANGUAGES.get(file.suffix, 'text')}\n{(ROOT / file).read_text().rstrip()}\n````\n"
+
+
+def command_line() -> str:
+    """Returns a page with the help of all commands."""
+    sections = ["# Command line\n\nAll commands and their options, as `--help` prints them.\n"]
+    for command, subcommands in COMMANDS.items():
+        program = Path(sys.executable).parent / command
+        for subcommand in subcommands:
+            words = [str(program), *([subcommand] if subcommand else []), "--help"]
+            done = subprocess.run(
+                words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}
+            )
+            sections.append(f"## {f'{command} {subcommand}'.strip()}\n\n```text\n{done.stdout.strip()}\n```\n")
+    return "\n".join(sections)
+
+
+def write(path: str, text: str) -> None:
+    """Writes a file of the site's source."""
+    target = OUT / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+
+
+def copy(file: Path, path: str) -> None:
+    """Copies a file to the site's source."""
+    target = OUT / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+
+
+if __name__ == "__main__":
+    main()
