@@ -30,6 +30,8 @@ from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.utilization import Utilization
 from mlflow_grpc.model_loading import ModelLoader
 from mlflow_grpc.own_loggers import get_logger
+from mlflow_grpc.recording.recorder import make_recorder
+from mlflow_grpc.recording.sampling import recording_engine
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.handover import take_over
 from mlflow_grpc.rollout.publisher import Publisher
@@ -92,6 +94,8 @@ class Host:
         if self.gate is not None and metrics is not None:
             self.gate.count = metrics.refused_callers(Refusal)
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
+        self._recorder = make_recorder(settings, metrics)
+        engine_class = Engine if self._recorder is None else recording_engine(self._recorder, settings.record_share)
         self._untyped = (
             text.NAME,
             text.STREAM_NAME,
@@ -104,7 +108,8 @@ class Host:
         """Full names of the gRPC services, without reflection."""
 
         def make_engine() -> Engine:
-            return Engine.from_settings(settings, None if metrics is None else metrics.add_model(rpcs=len(RpcKind)))
+            model_metrics = None if metrics is None else metrics.add_model(rpcs=len(RpcKind))
+            return engine_class.from_settings(settings, model_metrics)
 
         self.catalog = Catalog(configuration.models, make_engine, reserved=self.services)
         self.catalog.equip = partial(add_layers, timeout_s=settings.timeout_s)
@@ -225,6 +230,10 @@ class Host:
         """Sets health to NOT_SERVING; calls are answered as before."""
         self._set_serving(False)
 
+    def hint(self, name: str, alias: str | None) -> int:
+        """Makes tracked models query the registry now; see `Rollout.hint`."""
+        return self._rollout.hint(name, alias)
+
     async def watch(self) -> None:
         """Watches threads, the event loop, open calls, the process and the root logger; runs until cancelled."""
         process = [self.gauges.watch_process()] if self.gauges is not None else []
@@ -287,6 +296,8 @@ class Host:
         self.open_calls.cancel_all()
 
     async def close(self) -> None:
-        """Sends what the calls have left behind, such as traces; called after `end_calls`."""
+        """Sends and writes what the calls have left behind, such as traces; called after `end_calls`."""
         await self.open_calls.close()
+        if self._recorder is not None:
+            await self._recorder.close()
         await self._rollout.close()

@@ -105,6 +105,7 @@ class Server:
             self.host.models.describe_all,
             self.host.inference_models,
             self.host.gate,
+            self.host.hint,
         )
         return HttpListener(app, self._settings, self._tls, share_port=share_port)
 

@@ -46,6 +46,15 @@ def can_move(uri: str) -> bool:
     return match is not None and not (match[1] or "").isdigit()
 
 
+def registered_name_and_alias(uri: str) -> tuple[str, str | None]:
+    """Returns the registered model in a URI, and the alias; None if the URI has no alias, such as models:/name/latest.
+
+    The name is empty if the URI is not one of a registered model.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/[^/]+)", uri)
+    return (match[1], match[2]) if match is not None else ("", None)
+
+
 def always_same(source: str) -> str:
     """Returns the error text for a model that cannot be tracked, because its URI always means the same version."""
     return f"{source} always means the same version. Name an alias, as in models:/name@champion, or models:/name/latest"

@@ -1,11 +1,13 @@
 """The settings of models that change while the server runs, which `mlflow_grpc.settings.Settings` inherits.
 
-Rule of this module: it only declares settings. `keep_previous_s` has no effect unless a model is tracked.
+Rule of this module: it only declares settings. `keep_previous_s` and `webhook_secret` have no effect unless a model is
+tracked.
 """
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, field_validator
 
 from mlflow_grpc.declarations import Flag, duration_s, setting
 
@@ -49,3 +51,14 @@ class RolloutSettings(BaseModel):
         le=MAX_TRACK_S,
         allow_inf_nan=False,
     )
+    webhook_secret: Annotated[Path | None, Flag(("--webhook-secret",), metavar="FILE")] = setting(
+        None,
+        "MLFLOW_GRPC_WEBHOOK_SECRET",
+        text="The file with the secret of an MLflow webhook. The HTTP port then takes events at /webhooks/mlflow, "
+        "and queries the registry as soon as it gets one.",
+    )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secret_with_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None

@@ -25,11 +25,12 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
 from mlflow_grpc.misspellings import misspelt
 from mlflow_grpc.naming import Name, Uri
+from mlflow_grpc.recording_settings import RecordingSettings
 from mlflow_grpc.rollout_settings import RolloutSettings
 from mlflow_grpc.telemetry_settings import TelemetrySettings, diverted_traces, unsupported_protocol
 
 
-class Settings(HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings, BaseSettings):
+class Settings(HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings, RecordingSettings, BaseSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(
@@ -387,7 +388,7 @@ def ignored_environment(flags: dict[str, Any]) -> list[str]:
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Yields the name and the declaration of each setting, in the order of declaration, inherited ones last."""
-    groups = (HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings)
+    groups = (HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings, RecordingSettings)
     inherited = {name: info for group in groups for name, info in group.model_fields.items()}
     yield from ((name, info) for name, info in Settings.model_fields.items() if name not in inherited)
     yield from inherited.items()

@@ -7,7 +7,7 @@ runs. `mlflow_grpc.openapi` and `mlflow_grpc.typed_contract` do the work of comm
 import click
 
 from mlflow_grpc import __version__
-from mlflow_grpc.cli import dockerfile, openapi, proto, score, serve, token
+from mlflow_grpc.cli import dockerfile, openapi, proto, replay, score, serve, token
 
 
 @click.group()
@@ -16,5 +16,8 @@ def main() -> None:
     """Serves MLflow models over gRPC, with the answers of `mlflow models serve`."""
 
 
-for command in (serve.command, proto.command, openapi.command, dockerfile.command, score.command, token.command):
+for command in (
+    *(serve.command, proto.command, openapi.command, dockerfile.command),
+    *(score.command, replay.command, token.command),
+):
     main.add_command(command)

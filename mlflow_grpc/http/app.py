@@ -17,7 +17,7 @@ from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.calls.open_calls import OpenCalls
 from mlflow_grpc.config import ServiceInfo
 from mlflow_grpc.engine.gauges import Gauges
-from mlflow_grpc.http import api_docs, invocations, open_inference, page, rest_model_service, server_routes
+from mlflow_grpc.http import api_docs, invocations, open_inference, page, rest_model_service, server_routes, webhook
 from mlflow_grpc.http.counting import CountedRoute, counted
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import RETRY_KEY
@@ -42,6 +42,7 @@ class HttpApp:
         describe_models: Callable[[Permit | None], ProtobufMessage],
         inference_models: InferenceModels,
         gate: Gate | None = None,
+        hint: webhook.Hint = lambda _name, _alias: 0,
     ) -> None:
         """Creates the routes.
 
@@ -53,6 +54,7 @@ class HttpApp:
             describe_models: Returns the ListModelsResponse with the models that a caller may see.
             inference_models: The models, as the Open Inference Protocol describes them, and the server's health.
             gate: Recognizes callers; None if every caller may call.
+            hint: Makes the models that follow a registered model query the registry now.
 
         """
         catalog, is_serving = inference_models.catalog, inference_models.is_serving
@@ -72,6 +74,7 @@ class HttpApp:
             *rest_model_service.routes(self.dispatcher, catalog, is_serving),
             *open_inference.routes(self.dispatcher, inference_models),
             *api_docs.routes(catalog, service),
+            *webhook.routes(settings.webhook_secret, hint),
         ]
         if settings.page:
             routes += page.routes(settings, lambda: self.grpc_port, [getattr(route, "path", "") for route in routes])

@@ -43,6 +43,8 @@ _SERVICES = {
     **dict.fromkeys(MODEL_READY, Service.HEALTH),
     "/metrics": Service.METRICS,
     "/page/server.json": Service.PAGE,
+    # MLflow signs its events, and sends no token.
+    "/webhooks/mlflow": Service.HEALTH,
     # The files of the page are the same for every server, and ask for the token that the others need.
     "/": Service.HEALTH,
     "/page/{digest}/{name}": Service.HEALTH,

@@ -12,7 +12,6 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.daemon_threads import LoadThread, in_daemon_thread
 from mlflow_grpc.engine import loading, self_test
 from mlflow_grpc.engine.catalog import Catalog, Entry
-from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import OwnCodeDiffers, StartError
 from mlflow_grpc.registry_versions import RegistryVersions
@@ -65,7 +64,7 @@ class CandidateLoader:
             async with self._turn:
                 fetched = await self._fetch(entry.config, registered, directory)
                 loaded = await self._load(entry.config, fetched)
-            engine = Engine.from_settings(self._settings, entry.engine.metrics)
+            engine = type(entry.engine).from_settings(self._settings, entry.engine.metrics)
             return self._catalog.successor(entry, loaded, engine, directory)
         except BaseException:
             fetched = loaded = None

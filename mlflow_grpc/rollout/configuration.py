@@ -3,6 +3,8 @@
 Rule of this module: it checks settings, and queries nothing.
 """
 
+from pathlib import Path
+
 from mlflow_grpc.choices import EnvManager
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import StartError
@@ -10,12 +12,27 @@ from mlflow_grpc.naming import always_same, can_move, name_from_uri
 from mlflow_grpc.settings import Settings, spelling
 
 
+def _check_webhook(settings: Settings, secret: Path, *, has_tracked: bool) -> None:
+    """Raises StartError if events would have no effect, or cannot be checked."""
+    source = settings.source("webhook_secret")
+    if not has_tracked:
+        raise StartError(f"{source} has no effect: no model is tracked; add {spelling('track_s')}")
+    if settings.http_port is None:
+        raise StartError(f"{source} has no effect without an HTTP port, which takes the events: add --http-port")
+    try:
+        is_empty = not secret.read_bytes().strip()
+    except OSError as error:
+        raise StartError(f"{source} {secret}: {error.strerror}") from None
+    if is_empty:
+        raise StartError(f"{source} {secret}: the file is empty; write the secret of the webhook into it")
+
+
 def tracked(configuration: Configuration, settings: Settings) -> Configuration:
     """Returns the configuration with the interval of the settings at models that can be tracked and have none.
 
     Raises:
-        StartError: No model can be tracked, a tracked model shares its environment or its name, or there is no file to
-            watch.
+        StartError: No model can be tracked, a tracked model shares its environment or its name, there is no file to
+            watch, or webhook events would have no effect.
 
     """
     models = configuration.models
@@ -39,6 +56,8 @@ def tracked(configuration: Configuration, settings: Settings) -> Configuration:
             f"{settings.source('env_manager')} builds the environment of one version, and a tracked model may get "
             f"another: turn off {spelling('track_s')}, or use {spelling('env_manager')} local"
         )
+    if settings.webhook_secret is not None:
+        _check_webhook(settings, settings.webhook_secret, has_tracked=bool(tracked))
     names = [model.name or name_from_uri(model.uri) for model in models if model.uri]
     for model in tracked:
         if names.count(name := model.name or name_from_uri(model.uri or "")) > 1:

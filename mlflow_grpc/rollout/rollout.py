@@ -97,6 +97,16 @@ class Rollout:
         await self._started.wait()
         await asyncio.gather(*(model.run() for model in self._models))
 
+    def hint(self, name: str, alias: str | None) -> int:
+        """Makes the models that follow a registered model query the registry now, and returns their number.
+
+        Args:
+            name: Name of the registered model.
+            alias: The alias that has changed; None for any.
+
+        """
+        return sum(model.hint(name, alias) for model in self._models)
+
     async def close(self) -> None:
         """Ends all reloads, and deletes the files of all versions."""
         if self._reloads is not None:

@@ -5,6 +5,7 @@ is served.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -15,6 +16,7 @@ from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
+from mlflow_grpc.naming import registered_name_and_alias
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.attempts import Attempts
@@ -28,6 +30,9 @@ if TYPE_CHECKING:  # It imports MLflow.
     from mlflow_grpc.hosting.pyfunc.polling import RegisteredVersion
 
 logger = get_logger(__name__)
+
+HINT_PAUSE_S = 1.0
+"""Minimum time between two queries that hints cause, in seconds."""
 
 ANSWERS, GONE, SILENT = "answers", "gone", "silent"
 """What the registry does: it names a version, it has no such model or alias, or it does not answer."""
@@ -70,6 +75,8 @@ class TrackedModel:
         self._attempts = Attempts(2 * self._interval_s)
         self._registry = ANSWERS
         self._turn = asyncio.Lock()
+        self._hinted = asyncio.Event()
+        self._queried_at = 0.0
         self._kept: Entry | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,8 +88,7 @@ class TrackedModel:
         """Queries the registry again and again, until cancelled."""
         try:
             while True:
-                # Spread, so that many servers neither query nor fetch all at once.
-                await asyncio.sleep(self._interval_s * random.uniform(0.8, 1.2))  # noqa: S311 - nothing secret
+                await self._pause()
                 try:
                     await self.follow()
                 except Exception:
@@ -114,6 +120,31 @@ class TrackedModel:
             elif at_once or self._attempts.may_try(registered.version, time.monotonic()):
                 await self._try(registered)
             return True
+
+    async def _pause(self) -> None:
+        """Waits until the next query: for the interval, or until a hint."""
+        # Spread, so that many servers neither query nor fetch all at once.
+        interval_s = self._interval_s * random.uniform(0.8, 1.2)  # noqa: S311 - nothing secret
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await self._hinted.wait()
+                await asyncio.sleep(self._queried_at + HINT_PAUSE_S - time.monotonic())
+        self._hinted.clear()
+        self._queried_at = time.monotonic()
+
+    def hint(self, name: str, alias: str | None) -> bool:
+        """Makes the next query early; returns False if the model follows another registered model or alias.
+
+        Args:
+            name: Name of the registered model.
+            alias: The alias that has changed; None for any.
+
+        """
+        followed, followed_alias = registered_name_and_alias(self._uri)
+        if followed != name or (alias is not None and followed_alias not in (alias, None)):
+            return False
+        self._hinted.set()
+        return True
 
     async def _query(self) -> "RegisteredVersion | None":
         """Returns the version that the registry names; None if it names none, which is logged once."""

@@ -166,6 +166,22 @@ class Metrics:
         self._families.append(family)
         return lambda reason: counters[reason].add()
 
+    def recorded_calls(self, results: Iterable[str]) -> Callable[[str, int], None]:
+        """Adds a counter of recorded calls, and returns what counts some; each result is counted in one thread.
+
+        Args:
+            results: What happens to recorded calls.
+
+        """
+        family = Family(
+            "mlflow_grpc_recorded_calls", Kind.COUNTER, "Calls selected for recording, by what became of it."
+        )
+        counters = {result: self._instruments.counter() for result in results}
+        for result, counter in counters.items():
+            family.add(labels(result=result), counter.total)
+        self._families.append(family)
+        return lambda result, number: counters[result].add(number)
+
     def count(self) -> None:
         """Counts the noted calls and requests, so that a scrape of any worker includes them."""
         for method in self._methods.values():

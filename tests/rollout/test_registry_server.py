@@ -31,14 +31,14 @@ NONSENSE = (
 class MlflowServer(Process):
     """MLflow's tracking server with a registry, in a process group of its own."""
 
-    def __init__(self, registry: Registry, port: int) -> None:
+    def __init__(self, registry: Registry, port: int, env: dict[str, str] | None = None) -> None:
         scripts = Path(sys.executable).parent
         super().__init__(
             [
                 *(str(scripts / "mlflow"), "server", "--backend-store-uri", registry.uri, "--workers", "1"),
                 *("--default-artifact-root", str(registry.path.parent), "--host", "127.0.0.1", "--port", str(port)),
             ],
-            {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+            {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", **(env or {})},
         )
         self.wait_for("Uvicorn running on", timeout_s=200)
 

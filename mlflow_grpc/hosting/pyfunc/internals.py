@@ -70,6 +70,7 @@ __all__ = [
     "parse_csv_input",
     "parse_json",
     "parse_parquet_input",
+    "parse_payload",
     "parse_requirements",
     "predict_function",
     "predictions_to_json",
@@ -88,6 +89,8 @@ __all__ = [
 # MLflow has no type annotations for these functions.
 parse_json: Any = _parse_json_data
 parse_csv_input: Any = scoring_server.parse_csv_input
+parse_payload: Any = scoring_server.infer_and_parse_data
+"""Returns the data of a parsed payload without params: a DataFrame, an array, or a dict of arrays."""
 cast_columns: Any = cast_df_types_according_to_schema
 """Casts the columns of a DataFrame that a schema names, as in `dataframe_split`; returns the frame."""
 # MLflow reads Parquet since 3.10. Before, this is None, and `refuses_content_type` refuses Parquet.

@@ -1,5 +1,6 @@
 """Which models are tracked, and which settings are refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from mlflow_grpc import config
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.naming import can_move
+from mlflow_grpc.naming import can_move, registered_name_and_alias
 from mlflow_grpc.rollout.configuration import may_replace_workers, tracked
 from mlflow_grpc.settings import Settings
 
@@ -121,6 +122,38 @@ def test_a_flag_for_a_file_without_aliases(tmp_path):
     """--track is refused if it would change nothing."""
     with pytest.raises(StartError, match=r"--track has no effect: no model of \S+ has an alias, latest or a stage"):
         intervals({"config": file_of(tmp_path, "models: [{uri: a}, {uri: 'models:/b/1'}]"), "track_s": "30"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "content", "reason"),
+    [
+        ({"model_uri": "models:/churn/1"}, "x", "--webhook-secret has no effect: no model is tracked; add --track"),
+        ({"track_s": 1}, "x", "--webhook-secret has no effect without an HTTP port"),
+        ({"track_s": 1, "http_port": 0}, " \n", "the file is empty; write the secret of the webhook into it"),
+        ({"track_s": 1, "http_port": 0}, None, "No such file or directory"),
+    ],
+)
+def test_a_webhook_without_effect_is_refused(tmp_path, flags, content, reason):
+    """A secret needs a tracked model, an HTTP port, and a file that has it."""
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_text(content)
+    with pytest.raises(StartError, match=re.escape(reason)):
+        intervals({"model_uri": "models:/churn@champion", "webhook_secret": secret, **flags})
+
+
+@pytest.mark.parametrize(
+    ("uri", "registered"),
+    [
+        ("models:/churn@champion", ("churn", "champion")),
+        ("models:/churn/latest", ("churn", None)),
+        ("models:/churn/Production", ("churn", None)),
+        ("s3://bucket/churn@1", ("", None)),
+    ],
+)
+def test_registered_models_of_uris(uri, registered):
+    """A hint names a registered model and an alias, which a URI has too."""
+    assert registered_name_and_alias(uri) == registered
 
 
 def test_a_watched_file_shares_no_environment(tmp_path):
