@@ -96,14 +96,7 @@ class Host:
         self.dispatcher = RpcDispatcher(self.open_calls, settings, metrics, self.gate)
         self._recorder = make_recorder(settings, metrics)
         engine_class = Engine if self._recorder is None else recording_engine(self._recorder, settings.record_share)
-        self._untyped = (
-            text.NAME,
-            text.STREAM_NAME,
-            flight.NAME,
-            models.NAME,
-            open_inference.NAME,
-            health.NAME,
-        )
+        self._untyped = (text.NAME, text.STREAM_NAME, flight.NAME, models.NAME, open_inference.NAME, health.NAME)
         self.services: tuple[str, ...] = self._untyped
         """Full names of the gRPC services, without reflection."""
 
@@ -137,9 +130,7 @@ class Host:
         self.models = models.ModelsServicer(self.catalog, self._typed)
         named = NamedModels(self.catalog, max_unread=settings.queue_calls)
         self.inference_models = InferenceModels(
-            self.catalog,
-            lambda: self.is_serving,
-            lambda entry: all(map(self._health.serves, health_names(entry))),
+            self.catalog, lambda: self.is_serving, lambda entry: all(map(self._health.serves, health_names(entry)))
         )
         """The models as the Open Inference Protocol describes them."""
         open_inference_servicer = open_inference.OpenInferenceServicer(
