@@ -155,7 +155,11 @@ def test_nested_types(typed, name, fields, payload):
     same(typed, name, fields, payload)
 
 
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.fixed_dictionaries(
         {

@@ -99,7 +99,9 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 
 several = settings(
-    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

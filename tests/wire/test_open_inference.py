@@ -351,7 +351,9 @@ def test_what_a_tensor_cannot_ask_for(caller, change):
 DIMENSIONS = st.lists(st.sampled_from([-1, 0, 1, 2, 3, 2**31, 2**40, 2**62]), max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_any_tensors(caller, data):
     """Whatever the tensors of a request are, it is answered or refused, and the server itself never fails."""
