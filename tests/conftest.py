@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 
@@ -24,6 +25,10 @@ os.environ.pop("PYTHONUNBUFFERED", None)
 gc.disable()
 
 BEGAN = time.monotonic()
+
+# On a busy machine, generated values and the tests with them take any time.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_addoption(parser):

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_grpc.replay.comparison import SAME, difference
@@ -16,7 +16,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_value_is_the_same_in_any_form(value):
     """Spaces, escapes and indents of JSON do not matter; NaN is the same as NaN."""
     assert difference(json.dumps(value), json.dumps(value, indent=1, ensure_ascii=False)) is SAME
