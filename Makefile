@@ -132,7 +132,8 @@ scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RE
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
 
 rollouts: $(VENV)/.dev ## swap versions of a model under load, and break its registry; SWAPS=N sets the number of swaps
-	SWAPS=$(or $(SWAPS),50) $(BIN)/python -m pytest -s --deep tests/rollout/test_under_load.py tests/rollout/test_registry_server.py
+	SWAPS=$(or $(SWAPS),50) $(BIN)/python -m pytest -s --deep tests/rollout/test_under_load.py \
+		tests/rollout/test_registry_server.py tests/rollout/test_challengers.py tests/rollout/test_reloads.py
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus

@@ -18,6 +18,7 @@ from mlflow_grpc.hosting.pyfunc import fetching
 from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 from tests.process.conftest import QUICK
+from tests.support.processes import inherited
 from tests.support.servers import ROOT, ForkedDeployments, free_port, serving
 
 GROUP = "mlflow.deployments"
@@ -209,7 +210,9 @@ def test_run_local(installed):
     """run-local serves a model until Ctrl-C, with flags of the server, also those without a value."""
     command = ["run-local", "-t", "grpc", "--name", "local", "-m", QUICK]
     arguments = ["-C", "port=0", "-C", "lame_duck=60", "-C", "no-reflection=true"]
-    with ForkedDeployments([*command, *arguments], targets(installed)) as process:
+    with inherited(signal.SIGINT, signal.default_int_handler):
+        started = ForkedDeployments([*command, *arguments], targets(installed))
+    with started as process:
         address = process.wait_for(r"ready: models? .* on (\S+:\d+),")[1]
         assert get_deploy_client(f"grpc://{address}").predict("local", {"inputs": ["x"]})["predictions"] == ["x"]
         process.signal(signal.SIGINT)  # Skips the lame-duck phase, like Ctrl-C in the terminal of a server.

@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,17 @@ import grpc
 import pytest
 
 from tests.process.conftest import Held, payload
+from tests.support.processes import inherited
 from tests.support.servers import Caller, ready_address
 
 CHECK = "/grpc.health.v1.Health/Check"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
-@contextmanager
-def inherited_sighup(handler: signal.Handlers) -> Iterator[None]:
-    """Sets whether child processes ignore SIGHUP, independent of the tests' own setting."""
-    before = signal.signal(signal.SIGHUP, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends_at_once(start, number):
     """An idle server ends at once, with exit code 0 and no traceback."""
-    with inherited_sighup(signal.SIG_DFL):
+    with inherited(signal.SIGHUP, signal.SIG_DFL):
         process = start()
     ready_address(process)
     process.signal(number)
@@ -100,7 +89,7 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
     """SIGHUP goes to all processes of the group, often twice. Calls in flight finish, and the exit code is 0."""
-    with inherited_sighup(signal.SIG_DFL):
+    with inherited(signal.SIGHUP, signal.SIG_DFL):
         process = start("-w", str(workers))
     call = connect(process)
     held = Held(call, tmp_path)
@@ -118,7 +107,7 @@ def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nohup(start, connect, tmp_path, workers):
     """A server started with SIGHUP ignored survives its terminal, and SIGTERM is the first signal."""
-    with inherited_sighup(signal.SIG_IGN):
+    with inherited(signal.SIGHUP, signal.SIG_IGN):
         process = start("-w", str(workers), "--drain-timeout", "600", fresh=True)
     held = Held(connect(process), tmp_path)
     ignored = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.popen.pid}/status").read_text(), re.MULTILINE)

@@ -203,6 +203,7 @@ def test_calls_go_on_during_reloads(track, folder):
 
 
 @pytest.mark.alone
+@pytest.mark.deep
 def test_reloads_leave_nothing(track, folder):
     """Models are freed, also the one from the start, and their directories are deleted."""
     server = track(uri=str(folder.path), interval=None)
