@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any, TypeVar
 
 from mlflow_grpc import logs
@@ -226,6 +227,8 @@ class MainThread:
                     job.run()
                 self._running = None
             self._running = None
+            if sys.getprofile() == self._on_return:
+                sys.setprofile(None)
             asyncio.set_event_loop(None)
             # A model may keep the loop that it found. A loop that no model keeps would take three files for each load.
             if sys.getrefcount(loop) > references:
@@ -266,7 +269,23 @@ class MainThread:
         if time.monotonic() > self._limit:
             self._on_signal()
 
-    def _on_interrupt(self, *_: object) -> None:
+    def _on_interrupt(self, _: int, frame: FrameType | None) -> None:
+        """Raises Interrupted in the running function, or once it has left the code of `logging`.
+
+        An exception between two instructions of that code can leave its locks held, and then nothing in the process can
+        log any more, so that it never ends.
+        """
+        if _is_in_logging(frame):
+            sys.setprofile(self._on_return)
+        else:
+            self._raise_interrupted()
+
+    def _on_return(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and not _is_in_logging(frame.f_back):
+            sys.setprofile(None)
+            self._raise_interrupted()
+
+    def _raise_interrupted(self) -> None:
         if self._running is not None and self._running is self._interrupted:
             self._interrupted = None
             raise Interrupted
@@ -304,6 +323,15 @@ class MainThread:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(code)
+
+
+def _is_in_logging(frame: FrameType | None) -> bool:
+    """Returns True if a frame, or one that has called it, runs code of the package `logging`."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "logging":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _stuck() -> StartError:

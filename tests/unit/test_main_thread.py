@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import logging
 import os
 import signal
 import subprocess
@@ -95,6 +96,30 @@ def test_functions_beyond_their_limit_are_interrupted(run: Run):
         return await main.call(lambda: "next"), await main.call(lambda: threading.current_thread().name)
 
     assert run(serving) == ("next", "MainThread")
+
+
+def test_an_interrupted_function_leaves_no_lock_of_logging(run: Run):
+    """A function that is interrupted while it logs leaves the lock of the package logging to others."""
+
+    def log() -> None:
+        while True:
+            logging.getLogger("of the interrupted function")  # Takes the lock, and releases it.
+
+    def is_free() -> bool:
+        lock: Any = logging._lock  # type: ignore[attr-defined]
+        taken: bool = lock.acquire(timeout=5)
+        if taken:
+            lock.release()
+        return taken
+
+    async def serving(main: MainThread) -> None:
+        for _ in range(30):
+            with pytest.raises(TimeoutError):
+                await main.call(log, limit_s=0.01)
+            assert await main.call(lambda: sys.getprofile()) is None
+            assert is_free()
+
+    run(serving)
 
 
 def test_the_limit_counts_from_the_start_of_a_function(run: Run):
