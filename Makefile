@@ -131,9 +131,8 @@ restarts: $(VENV)/.dev ## test rolling restarts behind HAProxy (install it first
 scale-test: $(VENV)/.dev ## restart and kill servers behind Envoy under load; RESTARTS=N sets their number
 	RESTARTS=$(or $(RESTARTS),20) $(BIN)/python -m pytest -m scale -s
 
-rollouts: $(VENV)/.dev ## swap versions of a model under load, and break its registry; SWAPS=N sets the number of swaps
-	SWAPS=$(or $(SWAPS),50) $(BIN)/python -m pytest -s --deep tests/rollout/test_under_load.py \
-		tests/rollout/test_registry_server.py tests/rollout/test_challengers.py tests/rollout/test_reloads.py
+rollouts: $(VENV)/.dev ## swap versions under load, break the registry, shadow, replay; SWAPS=N sets the number of swaps
+	SWAPS=$(or $(SWAPS),50) $(BIN)/python -m pytest -s --deep tests/rollout
 
 prometheus: $(VENV)/.dev ## test metrics, rules, alerts and dashboard with Prometheus (install it first, with promtool)
 	$(BIN)/python -m pytest -m prometheus -rs tests/prometheus

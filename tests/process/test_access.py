@@ -39,7 +39,7 @@ def test_the_command_makes_a_token():
         assert refused.stderr.startswith("Error: ")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
 def test_a_changed_file_takes_effect(tmp_path, workers):
     """In each worker, a new token is valid after a while and an old one is not; a broken file changes nothing."""
     path = tmp_path / "tokens"
@@ -65,7 +65,7 @@ def test_a_changed_file_takes_effect(tmp_path, workers):
         assert hashlib.sha256(token.encode()).hexdigest() not in server.output
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
 def test_a_server_takes_new_tls_files(tmp_path, workers):
     """Each worker shows a new certificate on both ports; one whose key is missing is reported, and not shown."""
     authority = Authority(tmp_path)

@@ -53,6 +53,7 @@ def served(command: str, folder: Path, **env: str) -> Process:
     return Process([sys.executable, "-m", "mlflow_grpc", *arguments, "--port", "0"], environment(**env), cwd=folder)
 
 
+@pytest.mark.deep
 def test_tokens(folder):
     """The commands make tokens that the server takes from the file, by the flag and by the variable of the manifest."""
     *made, serve = commands("Tokens")
@@ -107,6 +108,7 @@ def test_jwts(folder):
                 client.models()
 
 
+@pytest.mark.deep
 def test_certificates(folder):
     """The server takes the SPIFFE ids and the DNS names in the command, and no other names of the same authority."""
     (serve,) = commands("Certificates and SPIFFE ids")

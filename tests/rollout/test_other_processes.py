@@ -64,7 +64,7 @@ def test_another_process_serves_other_code(track, registry):
     [
         (OWN_FAILS, "cannot be loaded: .*the helper of version 4 fails"),
         (OWN_OTHER_SIGNATURE, r"it breaks callers of the served version: input\.b: added and required"),
-        (OWN_DIES, "the new worker ended with code 7 while it loaded"),
+        pytest.param(OWN_DIES, "the new worker ended with code 7 while it loaded", marks=pytest.mark.deep),
     ],
 )
 def test_a_process_that_cannot_serve_changes_nothing(track, registry, version, reason):

@@ -120,6 +120,7 @@ def test_against_a_server(registry, tmp_path):
         assert "the calls cannot be made: NOT_FOUND" in run.output
 
 
+@pytest.mark.deep
 def test_what_cannot_be_replayed(registry, tmp_path):
     """Nothing to read, nothing to call and calls of several models are errors that say what to do, with exit code 2."""
     recorded = write(tmp_path / "recorded", row(), row(model="iris"))

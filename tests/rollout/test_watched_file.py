@@ -95,8 +95,12 @@ def test_models_are_added_changed_and_removed(watch, config_map):
     ("text", "reason"),
     [
         ("models: [", "models.yaml is not YAML"),
-        ("models: [{url: 'models:/churn/1'}]", "there is no such key; did you mean uri"),
-        ("models: [{uri: 'models:/churn/1', track: 30s}]", "always means the same version"),
+        pytest.param(
+            "models: [{url: 'models:/churn/1'}]", "there is no such key; did you mean uri", marks=pytest.mark.deep
+        ),
+        pytest.param(
+            "models: [{uri: 'models:/churn/1', track: 30s}]", "always means the same version", marks=pytest.mark.deep
+        ),
     ],
 )
 def test_a_file_that_is_wrong_is_ignored(watch, config_map, text, reason):

@@ -55,6 +55,7 @@ def send(server: Tracking, event: Any, *, key: str = SECRET, age_s: float = 0.0,
     return requests.post(f"{server.http_url}{webhook.PATH}", body.encode(), headers=names, timeout=30)
 
 
+@pytest.mark.deep
 def test_an_mlflow_server_sends_the_hint(hinted, registry):
     """The alias moves in an MLflow server, whose webhook makes this server serve the new version at once."""
     port = free_port()
