@@ -6,7 +6,6 @@ configuration, statistics and the model repository. Errors have Triton's form, a
 Rule of this module: it names the model, hands over and answers. `InferenceModels` describes, the engine predicts.
 """
 
-import asyncio
 import json
 from collections.abc import Callable
 from http import HTTPStatus
@@ -24,7 +23,7 @@ from mlflow_grpc.calls.inference_models import InferenceModels
 from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry, State
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, RequestReadTimeout, ServingError
+from mlflow_grpc.errors import InvalidPayload, ServingError
 from mlflow_grpc.http.dispatch import HttpDispatcher
 from mlflow_grpc.http.errors import headers_of, status_of
 from mlflow_grpc.http.guard import PERMIT_KEY, visible
@@ -32,6 +31,7 @@ from mlflow_grpc.http.http_call import HttpCall
 from mlflow_grpc.http.message_json import as_json
 from mlflow_grpc.http.response import JSON, WholeResponse
 from mlflow_grpc.http.route import OtherPaths
+from mlflow_grpc.http.small_body import read_small_body
 
 PREFIX = "/v2"
 
@@ -41,9 +41,6 @@ BINARY = "application/octet-stream"
 
 ALL_STATISTICS = "stats"
 """Name in the path /v2/models/stats, unless a model has it."""
-
-MAX_INDEX_BYTES, INDEX_TIMEOUT_S = 65_536, 10.0
-"""Maximum size of the body of a request for the index of models, and maximum time for it to arrive, in seconds."""
 
 
 def routes(dispatcher: HttpDispatcher, models: InferenceModels) -> list[BaseRoute]:
@@ -182,15 +179,7 @@ async def _asks_for_ready(request: Request) -> bool:
         ServingError: The body is too large, did not arrive in time, or has another form.
 
     """
-    body = bytearray()
-    try:
-        async with asyncio.timeout(INDEX_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_INDEX_BYTES:
-                    raise PayloadTooLarge(f"The request is larger than {MAX_INDEX_BYTES} bytes.")
-    except TimeoutError:
-        raise RequestReadTimeout("The request did not arrive in time.") from None
+    body = await read_small_body(request)
     try:
         fields = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):

@@ -5,7 +5,6 @@ query. Source of the headers and the signature: `mlflow.webhooks.delivery`. Sour
 documentation of webhooks, and the specification at https://www.standardwebhooks.com.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,15 +15,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from mlflow_grpc.daemon_threads import in_daemon_thread
-from mlflow_grpc.errors import InvalidPayload, PayloadTooLarge, PermissionDenied, RequestReadTimeout, ServingError
+from mlflow_grpc.errors import InvalidPayload, PermissionDenied, ServingError
 from mlflow_grpc.http.errors import error_of
 from mlflow_grpc.http.response import CLOSE
 from mlflow_grpc.http.route import JsonRoute
+from mlflow_grpc.http.small_body import read_small_body
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
@@ -38,9 +38,6 @@ SIGNATURE_VERSION = "v1"
 
 MAX_AGE_S = 300.0
 """Maximum difference between the time of an event and that of this machine, in seconds."""
-
-MAX_BYTES, READ_TIMEOUT_S = 65_536, 10.0
-"""Maximum size of an event in bytes, and maximum time for it to arrive, in seconds."""
 
 LOG_PAUSE_S = 60.0
 """Minimum time between two log lines about refused events, in seconds."""
@@ -65,7 +62,7 @@ def routes(secret: Path | None, hint: Hint) -> list[BaseRoute]:
     async def event(request: Request) -> Response:
         nonlocal logged_at
         try:
-            body = await _body(request)
+            body = await read_small_body(request)
             check(request.headers, body, await in_daemon_thread(lambda: secret_of(secret), "read-secret"), time.time())
             name, alias = subject_of(body)
         except ServingError as error:
@@ -146,26 +143,3 @@ def subject_of(body: bytes) -> tuple[str, str | None]:
         raise InvalidPayload("The body is not an event of an MLflow webhook.")
     name, alias = data.get("name"), data.get("alias")
     return name if isinstance(name, str) else "", alias if isinstance(alias, str) else None
-
-
-async def _body(request: Request) -> bytes:
-    """Returns the body.
-
-    Raises:
-        PayloadTooLarge: It is larger than MAX_BYTES.
-        RequestReadTimeout: It did not arrive in time.
-        InvalidPayload: The caller has left.
-
-    """
-    body = b""
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise PayloadTooLarge(f"The event is larger than {MAX_BYTES} bytes.")
-    except TimeoutError:
-        raise RequestReadTimeout("The event did not arrive in time.") from None
-    except ClientDisconnect:
-        raise InvalidPayload("The caller has left before the event was complete.") from None
-    return body
