@@ -134,6 +134,7 @@ def start_slow(slow: Path, tmp_path: Path) -> Iterator[Any]:
             "MLFLOW_ENV_ROOT": str(tmp_path / "environments"),
             "STARTED": str(tmp_path / "started"),
             "NEVER": str(tmp_path / "never"),
+            "TMPDIR": str(tmp_path),  # A server that is killed leaves its directory.
         }
         running.append(start_server("-m", str(slow), "--env-manager", manager, env=env))
         return running[-1]

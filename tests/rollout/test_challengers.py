@@ -282,13 +282,15 @@ def test_a_shadow_is_compared_in_all_ways(challenged, registry):
 
 
 def compared(server: Tracking, count: int) -> Scrape:
-    """Waits until a number of calls has been through the shadow, and returns the metrics."""
+    """Waits until a number of calls has been through the shadow, and returns the metrics of then.
+
+    They are a second scrape, because one scrape is no moment: the server pauses between its families, so that the
+    first may have this count and yet an older count of another family.
+    """
     deadline = time.monotonic() + 30
-    while True:
-        scrape = server.metrics()
-        if scrape.total("mlflow_grpc_shadow_calls_total") >= count:
-            return scrape
+    while (scrape := server.metrics()).total("mlflow_grpc_shadow_calls_total") < count:
         assert time.monotonic() < deadline, scrape.text
+    return server.metrics()
 
 
 class Shadowed:
