@@ -60,6 +60,7 @@ def test_batches_that_are_refused(iris):
         predictor(FLOWERS.assign(prediction=0))
 
 
+@pytest.mark.deep
 def test_a_call_waits_for_a_server(iris, monkeypatch):
     """A call is repeated until a server is there, for a time."""
     monkeypatch.setattr(_bulk, "FIRST_PAUSE_S", 0.01)

@@ -531,6 +531,7 @@ def test_errors_can_be_pickled():
     assert (type(copy), str(copy), copy.__dict__) == (InvalidInput, str(error), error.__dict__)
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 def test_a_client_in_a_child_process(echo):
     """A program may use the client in child processes that it spawns."""

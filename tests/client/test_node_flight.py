@@ -42,6 +42,7 @@ def predict(example: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.deep
 def test_it_prints_the_models_predictions(example, iris):
     """A table that Arrow's JavaScript library makes from the model's schema gets the answers of the model in Python."""
     code, out, error = predict(example, "--address", iris.address, "iris", json.dumps(FLOWERS))

@@ -35,6 +35,7 @@ def test_a_streamed_answer(tmp_path):
     assert output == ["one", "after", "the", "other"]
 
 
+@pytest.mark.deep
 def test_many_requests(iris, tmp_path):
     """The example prints an answer for each payload."""
     (call,) = [text for name, text in BLOCKS if name == "python" and "client.stream(" in text]

@@ -49,7 +49,7 @@ def trailer(server: InProcess, text: str) -> Any:
     return OrcaLoadReport.FromString(trailers[KEY]) if KEY in trailers else None
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_utilization_is_the_share_of_busy_threads(threads):
     """Calls that run in the model count with the time that they take, also before they have ended."""
     model = GatedModel()

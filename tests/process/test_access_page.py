@@ -92,6 +92,7 @@ def test_tokens(folder):
             client.models()
 
 
+@pytest.mark.deep
 def test_jwts(folder):
     """The server takes JWTs of the issuer and for the audience in the command, with the keys of its provider."""
     (serve,) = commands("JWTs of an identity provider")

@@ -178,6 +178,7 @@ def test_two_servers_do_not_build_the_same_environment(start_slow, tmp_path):
     assert second.wait() == 0
 
 
+@pytest.mark.deep
 @pytest.mark.timeout(400)
 def test_an_orphaned_build_still_holds_the_lock(start_slow, tmp_path):
     """If a server is killed while its pip runs, no other server builds in the same directory until pip has ended."""

@@ -286,6 +286,7 @@ def test_versions_of_a_model_become_ready_together(launch, model, tmp_path):
             assert call(payload("x"), mlflow_model=name) == '{"predictions": ["x"]}'
 
 
+@pytest.mark.deep
 def test_calls_finish_when_another_model_stops_the_start(launch, model, tmp_path):
     """The server drains before it ends with exit code 2."""
     gate = tmp_path / "gate"

@@ -138,7 +138,7 @@ def test_log_level(start, connect):
     assert not [line for line in lines_of(process) if line["logger"].startswith("mlflow_grpc")]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
 def test_a_hung_log_reader_delays_no_call(start, connect, workers):
     """Half a megabyte of unread lines, more than any pipe holds, delays neither calls nor the shutdown."""
     process = start("-w", workers)

@@ -75,6 +75,7 @@ def brings_protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "saved"
 
 
+@pytest.mark.deep
 def test_a_model_with_protos_of_the_same_names(start, connect, brings_protos):
     """The model is loaded and uses its own messages; the server answers with its own, plain and typed."""
     process = start("-m", str(brings_protos), "--model-name", "iris")

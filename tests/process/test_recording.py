@@ -55,7 +55,8 @@ def test_complete_files_are_readable_after_sigkill(start, connect, tmp_path):
     assert len([name for name in names(tmp_path) if not name.startswith(".")]) == 1
 
 
-@pytest.mark.parametrize("room", [2, pytest.param(5_000, marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("room", [2, 5_000])
 def test_a_full_disk_costs_only_recorded_calls(start, connect, tmp_path, room):
     """While the disk takes no more, calls are answered, and one line reports it; later, calls are recorded again."""
     process = start("--record", str(tmp_path), "--record-share", "1")

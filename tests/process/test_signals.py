@@ -50,7 +50,7 @@ def test_calls_in_flight_finish(start, connect, model, tmp_path):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("verb", ["hang", "hang_spinning"])
+@pytest.mark.parametrize("verb", [pytest.param("hang", marks=pytest.mark.deep), "hang_spinning"])
 def test_a_hung_model_does_not_delay_the_exit(start, connect, verb):
     """After the drain timeout the process ends, and callers get an error."""
     process = start("--drain-timeout", "1")
@@ -73,7 +73,11 @@ def _message(verb):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        pytest.param(signal.SIGINT, signal.SIGTERM, marks=pytest.mark.deep),
+        pytest.param(signal.SIGTERM, signal.SIGINT, marks=pytest.mark.deep),
+    ],
 )
 def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second):
     """A second signal ends the drain, with exit code 128 + signal."""
@@ -86,7 +90,7 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
     assert held.result()[0] == "UNAVAILABLE"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
     """SIGHUP goes to all processes of the group, often twice. Calls in flight finish, and the exit code is 0."""
     with inherited(signal.SIGHUP, signal.SIG_DFL):
@@ -104,7 +108,7 @@ def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
     assert process.wait(20) == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.deep), 2])
 def test_nohup(start, connect, tmp_path, workers):
     """A server started with SIGHUP ignored survives its terminal, and SIGTERM is the first signal."""
     with inherited(signal.SIGHUP, signal.SIG_IGN):
@@ -195,7 +199,7 @@ def test_the_lame_duck(start, connect):
     assert process.wait(10) == 128 + signal.SIGINT
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])
 def test_ctrl_c_has_no_lame_duck(start, workers):
     """Ctrl-C and a closed terminal skip the lame duck phase, because the person at the terminal should not wait."""
     process = start("-w", str(workers), "--lame-duck", "300")

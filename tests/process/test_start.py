@@ -323,7 +323,7 @@ def test_closed_and_unread_standard_streams(closed, unread, workers):
         child.wait()
 
 
-@pytest.mark.parametrize("reader", ["hangs", "has gone"])
+@pytest.mark.parametrize("reader", [pytest.param("hangs", marks=pytest.mark.deep), "has gone"])
 def test_the_exit_code_does_not_need_a_reader(reader):
     """The exit code does not depend on a reader of the output."""
     reading, writing = os.pipe()

@@ -90,7 +90,8 @@ def test_spans_of_mlflow_are_below_that_of_a_stream(start, traced_model, collect
     assert [span.name for span in collector.spans] == [server.name, predict.name, "look_up", "look_up"]
 
 
-@pytest.mark.parametrize("flag", ["01", pytest.param("00", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("flag", ["01", "00"])
 def test_mlflow_s_own_exporter_continues_the_trace_of_the_call(start, traced_model, collector, store, flag):
     """With OpenTelemetry's variable MLflow sends its spans by itself: once, and in the same trace. The log warns of it."""
     process = start("-m", str(traced_model), env={**store, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
@@ -143,6 +144,7 @@ def test_a_collector_that_is_away_costs_no_call(start):
     assert not [line for line in process.stderr if "opentelemetry" in line]
 
 
+@pytest.mark.deep
 def test_a_missing_exporter_is_named(start, tmp_path):
     """The flag without the extra refuses the start; a variable that may be meant for other programs is a warning."""
     (tmp_path / "sitecustomize.py").write_text(

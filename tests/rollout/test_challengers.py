@@ -214,6 +214,7 @@ def error_of_challenger(server):
     return error
 
 
+@pytest.mark.deep
 def test_both_follow_the_registry(challenged, registry):
     """Each alias is followed; a challenger that does not fit is refused, and one whose champion has changed waits."""
     server = challenged("--keep-previous", "0", share=1.0)

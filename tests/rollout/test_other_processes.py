@@ -62,7 +62,7 @@ def test_another_process_serves_other_code(track, registry):
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
-        (OWN_FAILS, "cannot be loaded: .*the helper of version 4 fails"),
+        pytest.param(OWN_FAILS, "cannot be loaded: .*the helper of version 4 fails", marks=pytest.mark.deep),
         (OWN_OTHER_SIGNATURE, r"it breaks callers of the served version: input\.b: added and required"),
         pytest.param(OWN_DIES, "the new worker ended with code 7 while it loaded", marks=pytest.mark.deep),
     ],
@@ -100,6 +100,7 @@ def test_workers_are_replaced_one_after_the_other(track, registry):
     assert server.metrics().total("mlflow_grpc_model_ready", version=OWN_OTHER) == 2
 
 
+@pytest.mark.deep
 def test_calls_end_in_the_process_that_they_began_in(track, registry):
     """A stream that is open while its worker is replaced keeps its version, and the worker ends after it."""
     server = track(uri=URI)
@@ -125,6 +126,7 @@ def test_calls_end_in_the_process_that_they_began_in(track, registry):
     server.wait_until_replaced()
 
 
+@pytest.mark.deep
 def test_typed_clients_go_on_with_the_next_process(track, registry):
     """The messages of a client are taken by the process that replaces the one it got them from, and by a third one."""
     server = track(uri=URI)
@@ -144,6 +146,7 @@ def test_typed_clients_go_on_with_the_next_process(track, registry):
     assert answers == [3000, 2]
 
 
+@pytest.mark.deep
 def test_a_worker_that_dies_is_replaced_with_the_served_version(track, registry):
     """A worker that replaced another one is replaced like any other, with the version that it served."""
     server = track(uri=URI)

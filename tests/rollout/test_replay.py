@@ -53,6 +53,7 @@ def replay(registry: Any, *arguments: object) -> tuple[int, Forked]:
         return run.wait(), run
 
 
+@pytest.mark.deep
 def test_a_server_records_and_its_calls_are_replayed(registry, track, tmp_path):
     """Calls to one version have the same answers with that version (exit code 0), and others with the next (1)."""
     recorded, output = tmp_path / "recorded", tmp_path / "replayed.parquet"

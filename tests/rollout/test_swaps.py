@@ -64,6 +64,7 @@ def test_an_alias_that_moves_is_followed(track, registry):
     assert server.directories == []
 
 
+@pytest.mark.deep
 def test_callers_of_other_protocols_are_answered_by_the_published_version(track, registry):
     """Tensors and tables get the new version and its trailer, and keep no replaced version in memory."""
     server = track("--keep-previous", "0")
@@ -118,6 +119,7 @@ def test_a_rollback_is_instant(track, registry):
     assert len(server.directories) == 2
 
 
+@pytest.mark.deep
 def test_a_version_that_is_kept_is_answered_by_its_version(track, registry):
     """Calls that name the previous version get it while it is kept; then they are NOT_FOUND, and so is its health."""
     server = track("--keep-previous", "3")
@@ -143,7 +145,7 @@ def test_a_version_that_is_kept_is_answered_by_its_version(track, registry):
         (OTHER_SIGNATURE, r"it breaks callers of the served version: input\.b: added and required"),
         (MISSING_PACKAGE, "requirements are not met by this environment: package-that-is-not-installed"),
         (FAILS_ON_EXAMPLE, "it fails on its own input example: ValueError: version 6 fails"),
-        (BROKEN_PICKLE, "cannot be loaded: "),
+        pytest.param(BROKEN_PICKLE, "cannot be loaded: ", marks=pytest.mark.deep),
     ],
 )
 def test_a_version_that_is_refused_changes_nothing(track, registry, version, reason):

@@ -136,7 +136,13 @@ def _p99_ms(durations_s: list[float]) -> float:
     return 1000 * sorted(durations_s)[int(len(durations_s) * 0.99)]
 
 
-@pytest.mark.parametrize("rollout", [WITHIN, BY_PROCESS], ids=["within the process", "by another process"])
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        pytest.param(WITHIN, id="within the process"),
+        pytest.param(BY_PROCESS, id="by another process", marks=pytest.mark.deep),
+    ],
+)
 def test_swaps_under_load(track, registry, capsys, rollout):
     """No call fails, each answer is of the version in its trailer, memory is given back and directories are deleted."""
     server = track("--keep-previous", "0", "--queue-calls", "4096", uri=f"models:/{rollout.name}@champion")

@@ -119,6 +119,7 @@ def test_a_file_that_is_wrong_is_ignored(watch, config_map, text, reason):
     assert server.process.output.count("the file is ignored until it changes") == 1
 
 
+@pytest.mark.deep
 def test_a_file_whose_models_cannot_be_served_is_tried_again(watch, config_map, registry: Registry):
     """The models before it go on, and the file is served once the registry has what it names."""
     config_map.write(CHAMPION)
@@ -141,6 +142,7 @@ def test_a_file_that_breaks_callers_is_not_served(watch, config_map):
     assert server.answer() == (predicted(2), "2")
 
 
+@pytest.mark.deep
 def test_all_workers_get_the_file(watch, config_map):
     """Two workers are replaced one after the other, and their replacements serve the new file too."""
     config_map.write(CHAMPION)

@@ -113,7 +113,7 @@ def test_an_interrupted_function_leaves_no_lock_of_logging(run: Run):
         return taken
 
     async def serving(main: MainThread) -> None:
-        for _ in range(30):
+        for _ in range(8):
             with pytest.raises(TimeoutError):
                 await main.call(log, limit_s=0.01)
             assert await main.call(lambda: sys.getprofile()) is None

@@ -141,6 +141,7 @@ def test_calls_in_flight_are_answered_after_goaway():
         assert call.outcome("after")[0] == "UNAVAILABLE"
 
 
+@pytest.mark.deep
 def test_over_tls_the_maximum_age_sends_callers_away(tmp_path):
     """Over TLS no call is lost either, if connections have a maximum age that fits into the drain timeout."""
     authority = trustme.CA()

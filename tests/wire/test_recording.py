@@ -182,6 +182,7 @@ def test_a_share_of_the_calls_is_recorded(iris, tmp_path):
     assert 'mlflow_grpc_recorded_calls_total{result="dropped"} 0\n' in metrics
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore")
 def test_files_are_an_evaluation_data_set(iris, tmp_path, monkeypatch):
     """MLflow evaluates recorded rows against labels that are known later, and the model's answers as they were."""

@@ -279,6 +279,7 @@ def test_an_unread_watcher_delays_no_change_of_health(unread_watcher):
     assert health.Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
 
 
+@pytest.mark.deep
 def test_an_unread_watcher_delays_no_shutdown(unread_watcher):
     """The lame duck, the drain and the stop end although a watcher reads nothing."""
     server, _ = unread_watcher

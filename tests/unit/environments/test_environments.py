@@ -401,6 +401,7 @@ def test_a_failed_build_leaves_nothing(tmp_path, model, commands, manager, text,
     assert [path.suffix for path in (tmp_path / "envs").iterdir()] == [".lock"]
 
 
+@pytest.mark.deep
 def test_incomplete_environments_are_built_again(tmp_path, model, commands):
     """The remains of a killed build, and an environment without its interpreter, are built again."""
     directory = building.prepare(recipe(model), tmp_path / "envs", commands)

@@ -18,6 +18,7 @@ def environment():
     return dict(re.findall(r"([A-Z]\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", TEXT, re.MULTILINE))))
 
 
+@pytest.mark.deep
 def test_mlflow_telemetry_is_off_in_the_image():
     """MLflow's telemetry is off with the environment of the image, and on without it."""
     name = "MLFLOW_DISABLE_TELEMETRY"
