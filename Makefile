@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
+.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton examples clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -159,6 +159,15 @@ spark: .venvs/spark/.ready ## test columns of predictions with a real local Spar
 
 ray-data: .venvs/ray-data/.ready ## test predictions in datasets with a real local Ray
 	.venvs/ray-data/bin/python -m pytest -m ray_data -rs tests/ray_data
+
+.venvs/gallery/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e . -e ./client --group dev --group examples --group gallery
+	@touch $@
+
+# Needs redis-server and npm. The programs in Go and Java need the packages that their pages name, and are left out without.
+examples: .venvs/gallery/.ready ## run the commands of all examples with their tests
+	.venvs/gallery/bin/python -m pytest -m "gallery or slow" -rs tests/gallery
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
