@@ -90,7 +90,7 @@ EXPOSE 50051 8080
 ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="mlflow-grpc" \
     org.opencontainers.image.description="Serves an MLflow model over gRPC and HTTP" \
-    org.opencontainers.image.version="0.1.0" \
+    org.opencontainers.image.version="0.2.0" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 

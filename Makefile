@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton clean
+.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton examples release-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -160,6 +160,15 @@ spark: .venvs/spark/.ready ## test columns of predictions with a real local Spar
 ray-data: .venvs/ray-data/.ready ## test predictions in datasets with a real local Ray
 	.venvs/ray-data/bin/python -m pytest -m ray_data -rs tests/ray_data
 
+.venvs/gallery/.ready: pyproject.toml client/pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) -e . -e ./client --group dev --group examples --group gallery
+	@touch $@
+
+# Needs redis-server and npm. The programs in Go and Java need the packages that their pages name, and are left out without.
+examples: .venvs/gallery/.ready ## run the commands of all examples with their tests
+	.venvs/gallery/bin/python -m pytest -m "gallery or slow" -rs tests/gallery
+
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
 
@@ -186,6 +195,8 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 		--custom-compile-command "make lock" -o sbom-requirements.txt
 	$(BIN)/uv pip compile --group docs -q --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" -o docs-requirements.txt
+	$(BIN)/uv pip compile --group release -q --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" -o release-requirements.txt
 	@# Locks only the additions of an extra, because uv would otherwise lock the server's own packages with it.
 	for extra in $(EXTRAS); do \
 		$(BIN)/python scripts/requirements_of_extra.py $$extra | $(BIN)/uv pip compile - -c requirements.txt -q \
@@ -230,6 +241,18 @@ docs: $(VENV)/.dev .venvs/docs/.ready .venvs/mermaid/mermaid.min.js ## build the
 	$(BIN)/python scripts/site_pages.py --mermaid .venvs/mermaid/mermaid.min.js
 	.venvs/docs/bin/zensical build --strict --clean
 	@echo "Open it: python -m http.server -d build/site 8000"
+
+.venvs/release/.ready: release-requirements.txt | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --require-hashes -r release-requirements.txt
+	@touch $@
+
+# Writes dist/, which the release workflow publishes after this check. Uncommitted changes are not in it.
+release-check: $(VENV)/.dev .venvs/release/.ready ## build both distributions in dist/, install them into an empty environment, use them: VERSION=0.2.0 rehearses another version
+	.venvs/release/bin/cffconvert --validate --infile CITATION.cff
+	$(BIN)/python -m scripts.build_release $${VERSION:+--version "$$VERSION"}
+	.venvs/release/bin/twine check --strict dist/server/* dist/client/*
+	$(BIN)/python -m pytest -m release tests/release
 
 IMAGE_ARGS ?=
 image-sbom: ## write the Python packages of the image to sbom.cdx.json (CycloneDX): IMAGE_ARGS="--build-arg MODEL_DIR=models/iris"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from mlflow_grpc_client import Client
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def serving(

@@ -1,4 +1,4 @@
-"""Writes tests/support/kubernetes.json, the published schemas of the kinds in deploy/kubernetes, for their test.
+"""Writes tests/support/kubernetes.json, the published schemas of the kinds in deploy/ and examples/, for their tests.
 
 Run it with the package that contains them. The repository keeps a copy, because the package takes 108 MB:
 `uv run --no-project --with kubernetes-validate==1.37.0 python scripts/kubernetes_schemas.py`.
@@ -15,6 +15,7 @@ VERSIONS = ("1.29", "1.37")
 """The oldest and the newest version of Kubernetes that the manifests support."""
 
 KINDS = {
+    "batch/v1 CronJob": "cronjob-batch-v1",
     "apps/v1 Deployment": "deployment-apps-v1",
     "v1 Service": "service-v1",
     "v1 ServiceAccount": "serviceaccount-v1",

@@ -25,13 +25,22 @@ PAGES = (
     "docs/*.md",
     "client/*.md",
     "benchmarks/*.md",
+    "examples/*.md",
     "tests/*.md",
 )
 """Markdown files that are pages, as patterns."""
 
 IMAGES = (".png", ".svg")
 
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".proto": "proto", ".mjs": "javascript", ".go": "go"}
+LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".json": "json",
+    ".proto": "proto",
+    ".mjs": "javascript",
+    ".go": "go",
+    ".java": "java",
+}
 """Languages of files that pages link to, by suffix."""
 
 COMMANDS = {

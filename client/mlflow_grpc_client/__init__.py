@@ -29,7 +29,7 @@ from mlflow_grpc_client.errors import (
     Unavailable,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "TLS",

@@ -395,6 +395,25 @@ def test_image_holds_the_lock(engine: Engine, plain: str, iris: Path) -> None:
     assert tools.stdout == "/opt/venv/bin/pip\n"
 
 
+def test_the_commands_that_verify_an_image(engine: Engine, plain: str, iris: Path, tmp_path: Path) -> None:
+    """The commands of docs/deployment.md accept the lock, and name a package that the image does not have."""
+    check, install = re.findall(r"--entrypoint (pip) mlflow-grpc (.*)$", DEPLOYMENT, re.MULTILINE)
+    model = shutil.copytree(iris, tmp_path / "model")
+    shutil.copy(ROOT / "requirements.txt", model / "locked.txt")
+    (model / "others.txt").write_text(f"{NOT_LOCKED} --hash=sha256:{'0' * 64}\n")
+    with Container(engine, plain, model=model) as container:
+        container.wait_until_ready()
+        assert container.inside(" ".join(check)).stdout == "No broken requirements found.\n"
+        command = " ".join(install)
+        assert command.endswith("-r /requirements.txt")
+        accepted = container.inside(command.replace("/requirements.txt", f"{INSIDE}/locked.txt")).stdout
+        refused = container.inside(command.replace("/requirements.txt", f"{INSIDE}/others.txt"))
+    assert accepted.count("Requirement already satisfied") > 50
+    assert "Would install" not in accepted
+    assert "toolz" in refused.stdout + refused.stderr
+    assert "already satisfied" not in refused.stdout
+
+
 GATE = f'''
 import mlflow
 from mlflow.pyfunc import PythonModel

@@ -7,7 +7,10 @@ import pytest
 
 from tests.support.servers import ROOT
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")]
+PAGES += [ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
+EXAMPLES = sorted(ROOT.glob("examples/*/README.md"))
+"""Pages that the site shows among the files of their folders."""
 
 
 def anchors(page):
@@ -16,7 +19,7 @@ def anchors(page):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_link_targets_exist(page):
     """The files and headings that a page links to exist."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)]*)\)", page.read_text()):

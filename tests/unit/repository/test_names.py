@@ -24,6 +24,7 @@ TREES = {
     "client": ROOT / "client" / "mlflow_grpc_client",
     "protocol": ROOT / "client" / "_mlflow_grpc_protocol",
     "benchmarks": ROOT / "benchmarks",
+    "examples": ROOT / "examples",
     "tests": ROOT / "tests",
 }
 

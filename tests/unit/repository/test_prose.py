@@ -33,15 +33,15 @@ ANY = re.compile("|".join(pattern.pattern for pattern in PATTERNS), re.IGNORECAS
 QUICK = re.compile(ANY.pattern.replace(r"\s+", r"(?:\W|\\n|[fr]+(?=\"))+"), re.IGNORECASE)
 """Finds the phrases in source code, and more: their words may be in two string literals or lines of a comment."""
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("examples/**/*.md")]
 PAGES += [ROOT / "client" / "README.md", ROOT / "benchmarks" / "README.md"]
 HASH_COMMENTS = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / "mlflow_grpc" / "environments" / "Dockerfile"]
 HASH_COMMENTS += [ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml", ROOT / ".pre-commit-config.yaml"]
 HASH_COMMENTS += [*ROOT.glob(".github/**/*.yml")]
-MANIFESTS = [*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("deploy/**/*.yml")]
+MANIFESTS = [*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("examples/**/*.yaml"), *ROOT.glob("deploy/**/*.yml")]
 SCRIPTS = [path for suffix in ("js", "html") for path in sorted(ROOT.glob(f"mlflow_grpc/http/page/*.{suffix}"))]
 SLASH_COMMENTS = [ROOT / "mlflow.proto", *ROOT.glob("mlflow_grpc/protos/**/*.proto")]
-FOLDERS = ("mlflow_grpc", "client", "tests", "scripts", "benchmarks", "models")
+FOLDERS = ("mlflow_grpc", "client", "tests", "scripts", "benchmarks", "models", "examples")
 PYTHON = [ROOT / "server.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
 PYTHON = [path for path in PYTHON if path != Path(__file__)]
 """All modules except this one, which has the phrases themselves."""

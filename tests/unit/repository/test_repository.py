@@ -55,6 +55,31 @@ def test_a_tag_is_compared_with_the_files_and_the_changelog(copy):
     assert "mlflow_grpc/__init__.py has version 9.8.7, not 9.8.8" in set_version.problems("v9.8.8", copy)
 
 
+def test_unreleased_changes_become_the_section_of_a_version(copy):
+    """A release leaves an empty section Unreleased, in which there is nothing to release again."""
+    changelog = copy / "CHANGELOG.md"
+    changelog.write_text("# Changelog\n\n## [Unreleased]\n\n### Added\n\n- A\n\n## [9.8.6] - 2026-01-01\n\n- B\n")
+    set_version.date_changelog("9.8.7", "2026-01-31", copy)
+    expected = "# Changelog\n\n## [Unreleased]\n\n## [9.8.7] - 2026-01-31\n\n### Added\n\n- A\n\n## [9.8.6] - 2026-01-01\n\n- B\n"
+    assert changelog.read_text() == expected
+    for version, day, reason in (
+        ("9.8.7", "2026-02-01", "has a section for 9.8.7 already"),
+        ("9.8.8", "2026-02-01", "no section"),
+        ("9.8", "2026-02-01", "write three numbers"),
+        ("9.8.8", "31.1.2026", "Invalid isoformat"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            set_version.date_changelog(version, day, copy)
+    assert changelog.read_text() == expected
+
+
+def test_the_changelog_can_be_released(copy):
+    """The section Unreleased has changes, or the version has a section with a date."""
+    if set_version.problems(f"v{mlflow_grpc.__version__}", copy):
+        set_version.date_changelog(mlflow_grpc.__version__, "2026-01-31", copy)
+    assert set_version.problems(f"v{mlflow_grpc.__version__}", copy) == []
+
+
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-beta", ""])
 def test_invalid_versions_change_nothing(copy, version):
     """A version that the index would normalise is refused."""

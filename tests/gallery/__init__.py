@@ -1,0 +1,1 @@
+"""Examples in `examples/`, with the commands of their pages."""

@@ -1,0 +1,1 @@
+"""The distributions in dist/, built by `python -m scripts.build_release`."""
