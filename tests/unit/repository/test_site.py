@@ -8,12 +8,14 @@ import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from mlflow_grpc.cli import main
-from scripts import command_line_page, generate_protos, metrics_table, protos_page
+from scripts import badges, command_line_page, generate_protos, metrics_table, protos_page
 from tests.support.servers import ROOT
 
 PAGES = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/site/*.md"), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 PAGES += [ROOT / folder / "README.md" for folder in ("client", "benchmarks", "tests")]
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
+LOGGING = ("calls/log.py", "calls/open_calls.py", "calls/refusals.py", "logs/format.py", "logs/handler.py")
+"""Modules that write the keys of log lines."""
 LOG_LINES = (ROOT / "docs" / "log-lines.md").read_text()
 
 
@@ -28,6 +30,17 @@ def test_pages_say_what_one_can_do_after_them():
     texts = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES} | written
     promise = re.compile(r"\bAfter\s+this\s+page\b")
     assert [name for name, text in texts.items() if not promise.search(first_paragraphs(text))] == []
+
+
+def test_badges_are_fresh():
+    """The badges have what pyproject.toml says, and so do the texts beside them in README.md."""
+    readme = (ROOT / "README.md").read_text()
+    for path, text in badges.contents().items():
+        assert path.read_text() == text, "run `python scripts/badges.py`"
+    for name, value in badges.facts().items():
+        text = re.search(rf"!\[(.*?)\]\(docs/images/badge-{name}\.svg\)", readme)
+        assert text
+        assert (text[1].lower().startswith(name), text[1].endswith(value)) == (True, True)
 
 
 def test_the_table_of_metrics_is_complete():
@@ -48,14 +61,15 @@ def test_metrics_that_pages_name_exist():
 
 def test_the_keys_of_log_lines_are_complete():
     """docs/log-lines.md has each key that the lines of calls and of all records get, and no others."""
-    keys = {key for path in ("calls/log.py", "calls/open_calls.py", "logs/format.py") for key in written_keys(path)}
+    keys = {key for path in LOGGING for key in written_keys(path)}
     shown = {
         key
         for row in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", LOG_LINES, re.MULTILINE)
         for key in re.findall(r"\w+", row)
     }
-    assert shown == keys - {"place"}
-    assert "`place`" in LOG_LINES
+    in_prose = {"place", "lines"}
+    assert shown == keys - in_prose
+    assert all(f"`{key}`" in LOG_LINES for key in in_prose)
 
 
 def written_keys(path: str) -> set[str]:
