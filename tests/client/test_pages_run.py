@@ -11,7 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, Schema
 
 from tests.support.servers import ROOT, Forked, ForkedDeployments, ready_address
 
@@ -24,8 +28,8 @@ PAYLOAD = {"dataframe_records": [FLOWER]}
 
 def blocks(page: str, language: str) -> list[str]:
     """Returns the code blocks of a page in a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    return [code for name, code in found if name == language]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [code for name, code in fenced if name == language]
 
 
 def lines(page: str) -> list[str]:
@@ -132,8 +136,8 @@ def test_the_page_about_deployments(served, folder):
 def test_a_token_in_a_file(folder):
     """A token that never was on a screen is in the file of the server, and the command calls with it."""
     (code,) = [code for code in blocks("docs/access.md", "sh") if "--stdin" in code]
-    *made, call = code.splitlines()
-    sh("\n".join(made), folder)
+    *commands, call = code.splitlines()
+    sh("\n".join(commands), folder)
     with Forked(["serve", "-m", "models/iris", "--auth-tokens", "tokens.txt", "-p", "0"], cwd=folder) as process:
         printed, _ = sh(call.replace("--token-file", f"--address {ready_address(process)} --token-file"), folder)
     assert json.loads(printed) == {"predictions": ["setosa", "setosa"]}
@@ -176,3 +180,46 @@ def test_commands_of_the_client(served, folder):
             assert "setosa" in printed
     assert (folder / "answers.jsonl").read_text() == '{"predictions": ["setosa"]}\n' * 2
     assert "rpc iris_predict" in (folder / "model_service.proto").read_text()
+
+
+class Flowers(PythonModel):
+    """A model that calls every flower setosa."""
+
+    def predict(self, context, model_input, params=None):
+        """Returns one label for each row."""
+        return ["setosa"] * len(model_input)
+
+
+def save_flowers(path: Path, *columns: ColSpec) -> None:
+    """Saves a version of the model with other columns."""
+    signature = ModelSignature(Schema(list(columns)), Schema([ColSpec("string")]))
+    mlflow.pyfunc.save_model(path, python_model=Flowers(), signature=signature, pip_requirements=["mlflow"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_lock_of_typed_messages(folder):
+    """A lock is written, and the verdicts about the next two versions and their messages are those of the page."""
+    double, page = [ColSpec("double", name) for name in FLOWER], "docs/typed.md"
+    save_flowers(folder / "models" / "iris-2", *reversed(double), ColSpec("string", "garden", required=False))
+    narrower = [ColSpec("float" if name == "petal_length_cm" else "double", name) for name in FLOWER]
+    save_flowers(folder / "models" / "iris-3", *narrower)
+    (write,) = [line for line in lines(page) if "--lock" in line and line.startswith("mlflow-grpc proto")]
+    locked, second, third = [code for code in blocks(page, "") if "buf curl" not in code][:3]
+
+    def run(command: str, exit_code: int = 0) -> list[str]:
+        with Forked(command.split()[1:], cwd=folder) as process:
+            assert process.wait() == exit_code, process.output
+        return process.stdout
+
+    def message() -> str:
+        text = Path(folder / "model_service.proto").read_text()
+        return text[text.index("message iris_input {") :].partition("\n}\n")[0] + "\n}\n"
+
+    run(write)
+    assert locked.strip() in (folder / "model_service.lock.json").read_text()
+    for version, exit_code, shown in (("iris-2", 0, second), ("iris-3", 1, third)):
+        (console,) = [code for code in blocks(page, "console") if version in code]
+        command, *verdict = console.splitlines()
+        assert run(command.removeprefix("$ "), exit_code) == verdict
+        run(write.replace("models/iris", f"models/{version}"))
+        assert message() == shown

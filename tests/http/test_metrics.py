@@ -53,12 +53,12 @@ def test_a_scrape_has_the_types_and_labels_of_the_page():
     """Each metric of a real scrape has the type and the labels that docs/metrics.md shows."""
     table = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     labels = {name: set(re.findall(r"`(\w+)`(?= \(|,|$)", re.sub(r" \(.*?\)", "", cell))) for name, _, cell in table}
-    types = {name.removesuffix("_total"): kind.replace("info", "gauge") for name, kind, _ in table}
+    types = {name.removesuffix("_total"): type_name.replace("info", "gauge") for name, type_name, _ in table}
     with serving(FunctionModel(judge), PlainCodec(), http_port=0) as server, Caller(server.address) as call:
         call("x")
         requests.post(f"{server.url}/invocations", data="x", timeout=30)
         scrape = Scrape(server.url)
-    assert scrape.types == {name: kind for name, kind in types.items() if name in scrape.types}
+    assert scrape.types == {name: type_name for name, type_name in types.items() if name in scrape.types}
     for sample, having in scrape.samples:
         name = sample if sample in labels else re.sub(r"_(bucket|sum|count)$", "", sample)
         assert {key for key, _ in having} - {"le"} == labels[name] - {"worker"}, sample

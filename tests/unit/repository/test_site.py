@@ -38,9 +38,9 @@ def test_badges_are_fresh():
     for path, text in badges.contents().items():
         assert path.read_text() == text, "run `python scripts/badges.py`"
     for name, value in badges.facts().items():
-        text = re.search(rf"!\[(.*?)\]\(docs/images/badge-{name}\.svg\)", readme)
-        assert text
-        assert (text[1].lower().startswith(name), text[1].endswith(value)) == (True, True)
+        badge = re.search(rf"!\[(.*?)\]\(docs/images/badge-{name}\.svg\)", readme)
+        assert badge
+        assert (badge[1].lower().startswith(name), badge[1].endswith(value)) == (True, True)
 
 
 def test_the_table_of_metrics_is_complete():
