@@ -89,6 +89,7 @@ def test_the_page_about_caches(folder):
     assert answers == shown
 
 
+@pytest.mark.deep
 def test_the_page_about_files(served, folder):
     """Files are scored with and without a server; a bad row stops a run, and is left out of the next."""
     pandas = pytest.importorskip("pandas")
@@ -116,6 +117,7 @@ def test_the_page_about_files(served, folder):
     assert checked == [{**row, "id": str(row["id"])} for row in expected if row["id"] != 7]  # From CSV: texts.
 
 
+@pytest.mark.deep
 def test_the_page_about_deployments(served, folder):
     """The commands succeed, the prediction is the page's, and the Python block prints a DataFrame."""
     page = "docs/deployments-plugin.md"
@@ -153,6 +155,7 @@ def test_the_pages_about_http_and_operations(served, folder):
     printed_by(f"{code}channel.close()\n")
 
 
+@pytest.mark.deep
 def test_the_server_for_a_notebook(folder, monkeypatch):
     """The block that starts a server of its own prints what its comment says."""
     monkeypatch.chdir(folder)
@@ -182,20 +185,18 @@ def test_commands_of_the_client(served, folder):
     assert "rpc iris_predict" in (folder / "model_service.proto").read_text()
 
 
-class Flowers(PythonModel):
-    """A model that calls every flower setosa."""
-
-    def predict(self, context, model_input, params=None):
-        """Returns one label for each row."""
-        return ["setosa"] * len(model_input)
-
-
 def save_flowers(path: Path, *columns: ColSpec) -> None:
-    """Saves a version of the model with other columns."""
+    """Saves a model with other columns, which calls every flower setosa."""
+
+    class Flowers(PythonModel):
+        def predict(self, context, model_input, params=None):
+            return ["setosa"] * len(model_input)
+
     signature = ModelSignature(Schema(list(columns)), Schema([ColSpec("string")]))
     mlflow.pyfunc.save_model(path, python_model=Flowers(), signature=signature, pip_requirements=["mlflow"])
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore")
 def test_the_lock_of_typed_messages(folder):
     """A lock is written, and the verdicts about the next two versions and their messages are those of the page."""

@@ -13,7 +13,7 @@ from tests.rollout.conftest import ROW
 from tests.rollout.test_replay import replay
 from tests.support.servers import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 def blocks(page: str, language: str) -> list[str]:
