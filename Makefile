@@ -217,7 +217,7 @@ lock: $(VENV)/.dev ## resolve the locked requirements again
 # golang-google-protobuf-dev g++ libprotobuf-dev
 interop: $(VENV)/.dev .venvs/grpcurl/.ready ## generate code for Java, Go, C++ and others, call a server from Java, Go and C++, and run the service config there and in Node
 	PATH="$(CURDIR)/.venvs/grpcurl/bin:$$PATH" $(BIN)/python -m pytest -m "interop or slow" tests/client/test_interop.py tests/client/test_retries.py \
-		tests/client/test_cpp_flight.py \
+		tests/client/test_languages_page.py tests/client/test_cpp_flight.py \
 		tests/client/test_generated_names.py
 
 image-test: $(VENV)/.dev ## build the container, run it, and call predict from outside

@@ -1,11 +1,10 @@
 """Writes the pages of the documentation site to build/site-source (`make docs`).
 
 The folder has the layout of the repository, so that links between Markdown files stay as they are. Links to other files
-lead to pages that show them. The pages about the command line are written from the commands themselves.
+lead to pages that show them. The pages about the command line and the .proto files are written from their sources.
 """
 
 import argparse
-import os
 import posixpath
 import re
 import shutil
@@ -15,6 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # For the modules beside this one, when it runs as a script.
+
+from scripts import command_line_page, protos_page  # noqa: E402 - after their path
+
 OUT = ROOT / "build" / "site-source"
 
 PAGES = (
@@ -32,6 +35,9 @@ PAGES = (
 
 IMAGES = (".png", ".svg")
 
+PROTOS = protos_page.paths()
+"""Page of each .proto file of the server, by its path in the repository."""
+
 LANGUAGES = {
     ".py": "python",
     ".yaml": "yaml",
@@ -42,12 +48,6 @@ LANGUAGES = {
     ".java": "java",
 }
 """Languages of files that pages link to, by suffix."""
-
-COMMANDS = {
-    "mlflow-grpc": ["", "serve", "score", "proto", "openapi", "dockerfile", "token"],
-    "mlflow-grpc-predict": ["", "score"],
-}
-"""Commands, and their subcommands; an empty text is the command itself."""
 
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
 
@@ -62,7 +62,8 @@ def main() -> None:
     site = Site(pages)
     for page in sorted(pages):
         site.add_page(page)
-    write("docs/command-line.md", command_line())
+    for path, text in {"docs/command-line.md": command_line_page.page(), **protos_page.pages()}.items():
+        write(path, text)
     for file in ("python-api.md", "extra.css"):
         copy(ROOT / "docs" / "site" / file, f"docs/{file}" if file.endswith(".md") else file)
     copy(arguments.mermaid, "mermaid.min.js")
@@ -96,6 +97,8 @@ class Site:
             return "index.md"
         if path in self._pages:
             return path
+        if path in PROTOS:
+            return PROTOS[path]
         if path.endswith(IMAGES):
             copy(ROOT / path, path)
             return path
@@ -116,20 +119,6 @@ def shown_file(path: str) -> Iterator[str]:
         if file.as_posix() != path:
             yield f"## {file.relative_to(path).as_posix()}\n"
         yield f"````{LANGUAGES.get(file.suffix, 'text')}\n{(ROOT / file).read_text().rstrip()}\n````\n"
-
-
-def command_line() -> str:
-    """Returns a page with the help of all commands."""
-    sections = ["# Command line\n\nAll commands and their options, as `--help` prints them.\n"]
-    for command, subcommands in COMMANDS.items():
-        program = Path(sys.executable).parent / command
-        for subcommand in subcommands:
-            words = [str(program), *([subcommand] if subcommand else []), "--help"]
-            done = subprocess.run(
-                words, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}
-            )
-            sections.append(f"## {f'{command} {subcommand}'.strip()}\n\n```text\n{done.stdout.strip()}\n```\n")
-    return "\n".join(sections)
 
 
 def write(path: str, text: str) -> None:

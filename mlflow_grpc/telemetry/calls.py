@@ -132,9 +132,11 @@ class GrpcFamilies:
 
     def __init__(self) -> None:
         self.started = Family("grpc_server_started", Kind.COUNTER, "Calls that have started.")
-        self.handled = Family("grpc_server_handled", Kind.COUNTER, "Calls that have ended, by their status.")
-        self.received = Family("grpc_server_msg_received", Kind.COUNTER, "Messages received.")
-        self.sent = Family("grpc_server_msg_sent", Kind.COUNTER, "Messages sent.")
+        self.handled = Family(
+            "grpc_server_handled", Kind.COUNTER, "Calls that have ended, by their status in Go's spelling (NotFound)."
+        )
+        self.received = Family("grpc_server_msg_received", Kind.COUNTER, "Messages received; a stream has many.")
+        self.sent = Family("grpc_server_msg_sent", Kind.COUNTER, "Messages sent; a stream has many.")
         self.seconds = Family(
             "grpc_server_handling_seconds",
             Kind.HISTOGRAM,

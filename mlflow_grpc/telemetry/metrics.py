@@ -114,11 +114,12 @@ class Metrics:
         self.event_loop_delay_s = delay.add_histogram("", instruments.histogram(DURATIONS_S))
         active = Family("http_server_active_requests", Kind.GAUGE, "HTTP requests that have no response yet.")
         self.http_active = active.add_gauge("", instruments.gauge())
-        self._families = [
+        self.families = [
             *(build, workers, serving, utilization, states, *self._models.all),
             *(*self._grpc.all, self._http_seconds, active, delay, *self.process.families),
             *(file_metrics.families if is_file_watched else ()),
         ]
+        """All families, in the order of the output."""
 
     def grpc_method(self, path: str) -> GrpcMethod:
         """Returns the metrics of a method of the server, by its path on the wire.
@@ -163,7 +164,7 @@ class Metrics:
         counters = {reason: self._instruments.counter() for reason in reasons}
         for reason, counter in counters.items():
             family.add(labels(reason=reason), counter.total)
-        self._families.append(family)
+        self.families.append(family)
         return lambda reason: counters[reason].add()
 
     def recorded_calls(self, results: Iterable[str]) -> Callable[[str, int], None]:
@@ -174,12 +175,12 @@ class Metrics:
 
         """
         family = Family(
-            "mlflow_grpc_recorded_calls", Kind.COUNTER, "Calls selected for recording, by what became of it."
+            "mlflow_grpc_recorded_calls", Kind.COUNTER, "Calls selected for recording, by what became of them."
         )
         counters = {result: self._instruments.counter() for result in results}
         for result, counter in counters.items():
             family.add(labels(result=result), counter.total)
-        self._families.append(family)
+        self.families.append(family)
         return lambda result, number: counters[result].add(number)
 
     def count(self) -> None:
@@ -209,7 +210,7 @@ class Metrics:
         """
         self.count()
         until = time.perf_counter() + SLICE_S
-        for family in self._families:
+        for family in self.families:
             for part in family.text(is_open_metrics=is_open_metrics):
                 yield part
                 if time.perf_counter() > until:

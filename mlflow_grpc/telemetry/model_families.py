@@ -11,14 +11,17 @@ class ModelFamilies:
 
     def __init__(self) -> None:
         self.requests = Family(
-            "mlflow_grpc_requests", Kind.COUNTER, "Requests to a model that have ended, by gRPC status."
+            "mlflow_grpc_requests",
+            Kind.COUNTER,
+            "Requests to a model that have ended, over gRPC and HTTP, by gRPC status; each request of a stream counts, "
+            "refused ones do not.",
         )
         self.refused = Family("mlflow_grpc_refused", Kind.COUNTER, "Refused requests, by reason.")
         self.in_flight = Family(
             "mlflow_grpc_requests_in_flight", Kind.GAUGE, "Requests in the server, waiting or running."
         )
         self.waiting = Family(
-            "mlflow_grpc_requests_waiting", Kind.GAUGE, "Requests that wait for the model; autoscale on this metric."
+            "mlflow_grpc_requests_waiting", Kind.GAUGE, "Requests that wait for room, for their batch or for a thread."
         )
         self.abandoned = Family(
             "mlflow_grpc_abandoned_calls",

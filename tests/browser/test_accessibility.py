@@ -22,6 +22,11 @@ SITE_PAGES = (
     "docs/request-path/",
     "docs/python-api/",
     "docs/command-line/",
+    "docs/languages/",
+    "docs/metrics/",
+    "docs/log-lines/",
+    "docs/protos/mlflow/",
+    "docs/protos/grpc-service/",
 )
 
 

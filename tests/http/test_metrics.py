@@ -19,7 +19,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
 from tests.support.models import FunctionModel, GatedModel, PartsModel, PlainCodec, judge
 from tests.support.scrapes import OPEN_METRICS, Scrape
-from tests.support.servers import Caller, serving, serving_models
+from tests.support.servers import ROOT, Caller, serving, serving_models
 
 UNARY = {"grpc_type": "unary", "grpc_service": "MLflow", "grpc_method": "predict"}
 
@@ -47,6 +47,21 @@ def test_both_formats_are_what_the_parsers_of_prometheus_take(accept):
     assert scrape.types[counter.removesuffix("_total")] == "counter"
     assert scrape.total("grpc_server_handled_total", **UNARY, grpc_code="OK") == 1
     assert scrape.total("mlflow_grpc_model_info", model="function", state="ready") == 1
+
+
+def test_a_scrape_has_the_types_and_labels_of_the_page():
+    """Each metric of a real scrape has the type and the labels that docs/metrics.md shows."""
+    table = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    labels = {name: set(re.findall(r"`(\w+)`(?= \(|,|$)", re.sub(r" \(.*?\)", "", cell))) for name, _, cell in table}
+    types = {name.removesuffix("_total"): type_name.replace("info", "gauge") for name, type_name, _ in table}
+    with serving(FunctionModel(judge), PlainCodec(), http_port=0) as server, Caller(server.address) as call:
+        call("x")
+        requests.post(f"{server.url}/invocations", data="x", timeout=30)
+        scrape = Scrape(server.url)
+    assert scrape.types == {name: type_name for name, type_name in types.items() if name in scrape.types}
+    for sample, having in scrape.samples:
+        name = sample if sample in labels else re.sub(r"_(bucket|sum|count)$", "", sample)
+        assert {key for key, _ in having} - {"le"} == labels[name] - {"worker"}, sample
 
 
 def test_calls_are_counted_by_the_status_that_their_clients_saw():

@@ -115,7 +115,7 @@ def test_a_model_of_ones_own(tmp_path, monkeypatch):
     """The model of docs/get-started.md is saved, served and described as the page says."""
     (save,) = [text for text in blocks("python", GET_STARTED) if "save_model" in text]
     serve = re.search(r"^mlflow-grpc (serve -m flowers) -p 50052$", GET_STARTED, re.MULTILINE)
-    describe = re.search(r"^mlflow-grpc-predict .*--describe$", GET_STARTED, re.MULTILINE)
+    describe = re.search(r"^mlflow-grpc-predict .*--describe flowers$", GET_STARTED, re.MULTILINE)
     assert serve
     assert describe
     monkeypatch.chdir(tmp_path)

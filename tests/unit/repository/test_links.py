@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from scripts import protos_page
 from tests.support.servers import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")]
@@ -47,6 +48,6 @@ def test_the_site_has_every_page():
     """The navigation of the site has each page once. Pages that are written when it is built are extra."""
     (settings,) = tomllib.loads((ROOT / "zensical.toml").read_text()).values()
     pages = sorted(nav_pages(settings["nav"]))
-    written = ["docs/command-line.md", "docs/python-api.md", "index.md", "mlflow.proto.md"]
+    written = ["docs/command-line.md", "docs/python-api.md", "index.md", *protos_page.paths().values()]
     files = [str(path.relative_to(ROOT)) for path in PAGES if path != ROOT / "README.md"]
     assert pages == sorted([*files, "tests/README.md", *written])
