@@ -251,10 +251,18 @@ class NotReady(ServingError):
     reason = "TEMPORARILY_UNAVAILABLE"
 
 
-class NoKeys(NotReady):
-    """The keys that prove who calls have not been fetched yet."""
+class CallerNotChecked(NotReady):
+    """The server cannot say at this moment whether the JWT of a caller is valid."""
 
     is_frequent = True
+
+
+class NoKeys(CallerNotChecked):
+    """The keys that prove who calls have not been fetched yet."""
+
+
+class TooManyInvalidJwts(CallerNotChecked):
+    """Checks of invalid JWTs have taken all the time that they may take."""
 
 
 class Overloaded(ServingError):
