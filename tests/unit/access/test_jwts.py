@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import socket
+import threading
 
 import jwt
 import pytest
@@ -209,6 +211,41 @@ def test_keys_that_change_while_the_provider_is_away(caplog):
         checked.source._location = returned.url
         assert checked.source.look() == keys.FETCH_INTERVAL_S
         assert (checked(before), checked(after)) == (Refusal.UNKNOWN_KEY, "alice")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot-a-length\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"name: value\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_a_provider_that_does_not_speak_http(sent, provider, checked, caplog):
+    """The keys before stay valid, one line says why without what was sent, and the next fetch is not earlier than after
+    other failures.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(sent)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        checked.source._location = f"http://127.0.0.1:{listening.getsockname()[1]}/keys"
+        caplog.clear()
+        for _ in range(2):
+            assert checked.source.look() == keys.RETRY_INTERVAL_S
+        thread.join(10)
+    (record,) = caplog.records
+    assert "the keys before stay valid" in record.message
+    assert "the server does not answer with HTTP" in record.message
+    assert record.exc_info is None
+    assert checked(provider.sign(exp=NOW + 100)) == "alice"
 
 
 def test_keys_in_a_file(provider, tmp_path):
