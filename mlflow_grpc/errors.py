@@ -252,17 +252,9 @@ class NotReady(ServingError):
 
 
 class CallerNotChecked(NotReady):
-    """The server cannot say at this moment whether the JWT of a caller is valid."""
+    """The JWT of a caller cannot be checked now; the reason is in `error_class`."""
 
     is_frequent = True
-
-
-class NoKeys(CallerNotChecked):
-    """The keys that prove who calls have not been fetched yet."""
-
-
-class TooManyInvalidJwts(CallerNotChecked):
-    """Checks of invalid JWTs have taken all the time that they may take."""
 
 
 class Overloaded(ServingError):

@@ -14,7 +14,7 @@ from mlflow_grpc.access.tokens import TokenFile, digest_of
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.access_settings import parts
 from mlflow_grpc.choices import Service
-from mlflow_grpc.errors import CallerNotChecked, NoKeys, StartError
+from mlflow_grpc.errors import CallerNotChecked, StartError
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.settings import Settings
 
@@ -77,7 +77,7 @@ class Gate:
             self.count(refused.refusal.value)
             raise error_of(refused.refusal) from None
         except CallerNotChecked as error:
-            self.count(Refusal.NO_KEYS if isinstance(error, NoKeys) else Refusal.NOT_CHECKED)
+            self.count(error.error_class or Refusal.NO_KEYS)
             raise
         permit.check(service)
         return permit

@@ -18,7 +18,7 @@ from mlflow_grpc.access.check_budget import CheckBudget
 from mlflow_grpc.access.keys import ALGORITHMS, Keys, KeySource
 from mlflow_grpc.access.refusals import Refusal, Refused
 from mlflow_grpc.access.tokens import is_name
-from mlflow_grpc.errors import NoKeys, TooManyInvalidJwts
+from mlflow_grpc.errors import CallerNotChecked
 
 REMEMBERED_S = 60.0
 """Maximum time for which the result of a check is remembered, in seconds."""
@@ -38,8 +38,8 @@ FINAL = (Refusal.INVALID_JWT, Refusal.EXPIRED)
 NO_KEYS = "The server has not got the keys of the identity provider yet, so it can check no JWT. Try again later."
 
 NOT_CHECKED = (
-    "The server gets so many invalid JWTs that it did not check this one, which it has not seen before. Try again. A "
-    "JWT that was valid before is not affected."
+    "The server has no time to check this JWT, because it gets more invalid ones than it can check. Try again. A JWT "
+    "that was valid before is not affected."
 )
 
 _OPTIONS: Any = {
@@ -88,13 +88,12 @@ class JwtVerifier:
 
         Raises:
             Refused: It is not valid.
-            NoKeys: There are no keys yet.
-            TooManyInvalidJwts: It has not been valid before, and there is no time to check it.
+            CallerNotChecked: There are no keys yet, or it has not been valid before and there is no time to check it.
 
         """
         keys, now = self._source.keys, self._now()
         if keys is None:
-            raise NoKeys(NO_KEYS)
+            raise CallerNotChecked(NO_KEYS, error_class=Refusal.NO_KEYS.value)
         if keys is not self._keys:  # A key may have been withdrawn, or a new one makes a JWT valid.
             self._keys = keys
             self._callers = {known: (name, -math.inf) for known, (name, _) in self._callers.items()}
@@ -106,7 +105,7 @@ class JwtVerifier:
         if refused is not None and now < refused[1]:
             raise Refused(refused[0])
         if remembered is None and self._budget.is_spent:
-            raise TooManyInvalidJwts(NOT_CHECKED)
+            raise CallerNotChecked(NOT_CHECKED, error_class=Refusal.NOT_CHECKED.value)
         began = self._budget.used()
         try:
             name, expires_at = self._checked(token, keys, now)

@@ -15,7 +15,7 @@ from mlflow_grpc.access.check_budget import SAVED_S, SHARE, CheckBudget
 from mlflow_grpc.access.keys import KeySource
 from mlflow_grpc.access.refusals import Refusal, Refused
 from mlflow_grpc.access.tokens import digest_of
-from mlflow_grpc.errors import NoKeys, TooManyInvalidJwts
+from mlflow_grpc.errors import CallerNotChecked
 from tests.support.access import AUDIENCE, ISSUER, MAKERS, IdentityProvider
 
 NOW = 1_000_000.0
@@ -253,7 +253,7 @@ def test_keys_in_a_file(provider, tmp_path):
     path = tmp_path / "keys.json"
     checked = Checked(provider, str(path))
     checked.source.look()
-    with pytest.raises(NoKeys):
+    with pytest.raises(CallerNotChecked):
         checked(provider.sign(exp=NOW + 100))
     path.write_bytes(provider.document)
     checked.source.look()
@@ -292,14 +292,14 @@ def test_forged_jwts_do_not_use_up_the_time_of_others(provider, checked, monkeyp
         for number, token in enumerate(forged):
             try:
                 assert checked(token) == Refusal.INVALID_JWT
-            except TooManyInvalidJwts:
+            except CallerNotChecked:
                 return number
         raise AssertionError("all were checked")
 
     assert {checked(provider.sign(exp=NOW + 100, jti=str(number))) for number in range(110)} == {"alice"}
     assert [checked(known), checked(expired)] == ["alice"] * 2
     assert checked_forged() == pytest.approx(100, abs=1)
-    with pytest.raises(TooManyInvalidJwts, match="Try again"):
+    with pytest.raises(CallerNotChecked, match="Try again"):
         checked(later)
     assert checked(known) == "alice"
     checked.clock.now = NOW + 61
