@@ -251,8 +251,8 @@ class NotReady(ServingError):
     reason = "TEMPORARILY_UNAVAILABLE"
 
 
-class NoKeys(NotReady):
-    """The keys that prove who calls have not been fetched yet."""
+class CallerNotChecked(NotReady):
+    """The JWT of a caller cannot be checked now; the reason is in `error_class`."""
 
     is_frequent = True
 

@@ -14,7 +14,7 @@ from mlflow_grpc.access.tokens import TokenFile, digest_of
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.access_settings import parts
 from mlflow_grpc.choices import Service
-from mlflow_grpc.errors import NoKeys, StartError
+from mlflow_grpc.errors import CallerNotChecked, StartError
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.settings import Settings
 
@@ -68,7 +68,7 @@ class Gate:
         Raises:
             Unauthenticated: The caller is not recognized.
             PermissionDenied: It may not use the service.
-            NoKeys: The keys for its JWT have not been fetched yet.
+            CallerNotChecked: Its JWT cannot be checked now.
 
         """
         try:
@@ -76,8 +76,8 @@ class Gate:
         except Refused as refused:
             self.count(refused.refusal.value)
             raise error_of(refused.refusal) from None
-        except NoKeys:
-            self.count(Refusal.NO_KEYS.value)
+        except CallerNotChecked as error:
+            self.count(error.error_class or Refusal.NO_KEYS)
             raise
         permit.check(service)
         return permit
@@ -94,7 +94,7 @@ class Gate:
         """
         try:
             return self._permits.of(self._caller(authorizations, certificate_names))
-        except (Refused, NoKeys):
+        except (Refused, CallerNotChecked):
             return None
 
     def _caller(self, authorizations: Sequence[str], certificate_names: Callable[[], Sequence[str]]) -> str:

@@ -2,7 +2,8 @@
 
 Rule of this module: the algorithm comes from the provider's keys, never from the JWT alone, and is asymmetric. A JWT
 needs exp, iss, aud and sub. What was checked is remembered for a short time, because a signature costs 60 to 110 us to
-check and a lookup less than 1 us.
+check and a lookup less than 1 us. Checks that bring nothing have a budget (`check_budget`); a JWT that was valid is
+checked again without it.
 """
 
 import math
@@ -13,10 +14,11 @@ from typing import Any
 import jwt
 from jwt.exceptions import PyJWTError
 
+from mlflow_grpc.access.check_budget import CheckBudget
 from mlflow_grpc.access.keys import ALGORITHMS, Keys, KeySource
 from mlflow_grpc.access.refusals import Refusal, Refused
 from mlflow_grpc.access.tokens import is_name
-from mlflow_grpc.errors import NoKeys
+from mlflow_grpc.errors import CallerNotChecked
 
 REMEMBERED_S = 60.0
 """Maximum time for which the result of a check is remembered, in seconds."""
@@ -35,6 +37,11 @@ FINAL = (Refusal.INVALID_JWT, Refusal.EXPIRED)
 
 NO_KEYS = "The server has not got the keys of the identity provider yet, so it can check no JWT. Try again later."
 
+NOT_CHECKED = (
+    "The server has no time to check this JWT, because it gets more invalid ones than it can check. Try again. A JWT "
+    "that was valid before is not affected."
+)
+
 _OPTIONS: Any = {
     "require": ["exp", "iss", "aud", "sub"],
     # These are checked here, on the clock of the verifier.
@@ -48,7 +55,12 @@ class JwtVerifier:
     """Checks JWTs; used from one thread."""
 
     def __init__(
-        self, issuer: str, audiences: Sequence[str], source: KeySource, now: Callable[[], float] = time.time
+        self,
+        issuer: str,
+        audiences: Sequence[str],
+        source: KeySource,
+        now: Callable[[], float] = time.time,
+        budget: CheckBudget | None = None,
     ) -> None:
         """Remembers nothing yet.
 
@@ -57,12 +69,14 @@ class JwtVerifier:
             audiences: Audiences of which a JWT must have one.
             source: Has the keys.
             now: Returns the time in seconds since 1970.
+            budget: Time for JWTs that turn out to be invalid; by default on the clocks of the machine.
 
         """
+        self._budget = budget or CheckBudget()
         self._issuer, self._audiences = issuer, list(audiences)
         self._source, self._now = source, now
         self._keys: Keys | None = None
-        self._callers: dict[bytes, tuple[str, float]] = {}
+        self._callers: dict[bytes, tuple[str, float]] = {}  # With those that have to be checked again.
         self._refused: dict[bytes, tuple[Refusal, float]] = {}
 
     def caller(self, token: str, digest: bytes) -> str:
@@ -74,15 +88,15 @@ class JwtVerifier:
 
         Raises:
             Refused: It is not valid.
-            NoKeys: There are no keys yet.
+            CallerNotChecked: There are no keys yet, or it has not been valid before and there is no time to check it.
 
         """
         keys, now = self._source.keys, self._now()
         if keys is None:
-            raise NoKeys(NO_KEYS)
+            raise CallerNotChecked(NO_KEYS, error_class=Refusal.NO_KEYS.value)
         if keys is not self._keys:  # A key may have been withdrawn, or a new one makes a JWT valid.
             self._keys = keys
-            self._callers.clear()
+            self._callers = {known: (name, -math.inf) for known, (name, _) in self._callers.items()}
             self._refused.clear()
         remembered = self._callers.get(digest)
         if remembered is not None and now < remembered[1]:
@@ -90,9 +104,13 @@ class JwtVerifier:
         refused = self._refused.get(digest)
         if refused is not None and now < refused[1]:
             raise Refused(refused[0])
+        if remembered is None and self._budget.is_spent:
+            raise CallerNotChecked(NOT_CHECKED, error_class=Refusal.NOT_CHECKED.value)
+        began = self._budget.used()
         try:
             name, expires_at = self._checked(token, keys, now)
         except Refused as error:
+            self._budget.spend(began)
             if error.refusal in FINAL:
                 _remember(self._refused, digest, (error.refusal, now + REMEMBERED_S))
             raise

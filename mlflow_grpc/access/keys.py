@@ -9,6 +9,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ class KeySource:
                 self._data = data
                 ids = sorted({kid or "(without an id)" for kid, _ in self.keys})
                 logger.info("keys for JWTs from %s: %d", self._shown, len(ids))
+        except HTTPException as error:  # Its texts have what the server sent.
+            self._report(f"the server does not answer with HTTP ({type(error).__name__})")
+            return RETRY_INTERVAL_S
         except (OSError, ValueError) as error:
             problem = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             self._report(str(problem))

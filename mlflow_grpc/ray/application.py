@@ -12,31 +12,11 @@ from ray.serve import Application
 from mlflow_grpc import config
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.ray.autoscaling import ByUtilization
+from mlflow_grpc.ray.elsewhere import ELSEWHERE, followed
 from mlflow_grpc.settings import Settings
 
 NAME = "mlflow-grpc"
 """Name of the deployment, unless the arguments set another."""
-
-ELSEWHERE = {
-    "host": "Ray Serve listens; set grpc_options",
-    "port": "Ray Serve listens; set grpc_options",
-    "workers": "set num_replicas or autoscaling_config under deployment",
-    "env_manager": "set runtime_env of the application",
-    "http_port": "Ray Serve listens, and has no HTTP port for models; for metrics, set metrics beside settings",
-    "http_host": "Ray Serve listens, and has no HTTP port for models",
-    "http_cors_origin": "Ray Serve listens, and has no HTTP port for models",
-    "page": "Ray Serve listens, and has no HTTP port for models",
-    "max_message_bytes": "set RAY_SERVE_GRPC_MAX_MESSAGE_SIZE in the environment of Ray",
-    "max_connection_age_s": "the connections are those of Ray Serve",
-    "tls_cert": "Ray Serve has no TLS for gRPC",
-    "tls_key": "Ray Serve has no TLS for gRPC",
-    "tls_client_ca": "Ray Serve has no TLS for gRPC",
-    "auth_tls_san": "Ray Serve has no TLS for gRPC",
-    "lame_duck_s": "set RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S in the environment of Ray",
-    "end_with_stdin": "Ray ends its replicas",
-    "watch_config_s": "deploy the application again",
-}
-"""Settings that have no effect here, each with what to do instead."""
 
 DEREGISTRATION_S = 35.0
 """Time for which Ray Serve keeps a replica that it stops reachable by default, and its reserve, in seconds."""
@@ -93,7 +73,7 @@ def app(args: Arguments) -> Application:
         ValueError: An option of the deployment is invalid.
 
     """
-    settings = Settings.load(args.flags)
+    settings, _ = followed(Settings.load(args.flags))
     config.load(settings)
     # Imported late, because proxies import this module, and a replica imports MLflow.
     from mlflow_grpc.ray.replica import ModelReplica

@@ -18,6 +18,7 @@ from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.ray import registration
 from mlflow_grpc.ray.agent_metrics import AgentMetrics
 from mlflow_grpc.ray.autoscaling import UTILIZATION
+from mlflow_grpc.ray.elsewhere import followed, notes
 from mlflow_grpc.ray.fallback import WrappedCalls
 from mlflow_grpc.rollout.configuration import tracked
 from mlflow_grpc.runner import SWITCH_INTERVAL_S
@@ -43,13 +44,15 @@ class ModelReplica:
             StartError: A setting or the file of models is invalid.
 
         """
-        loaded = Settings.load(flags)
+        loaded, ignored = followed(Settings.load(flags))
         configuration = tracked(config.load(loaded), loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
         )
-        for line in (*settings.ignored_environment(flags), *configuration.warnings):
+        for line in (*settings.ignored_environment(flags), *ignored, *configuration.warnings):
             logger.warning("%s", line)
+        for line in notes(loaded, configuration):
+            logger.info("%s", line)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._host = Host(loaded, configuration, has_metrics=has_metrics, only_server=False)
         self._served = registration.offer(self._host)

@@ -281,7 +281,8 @@ class TrackedModel:
             self._metrics.swap_ended("failed")
         served = _version_of(self.entry)
         goes_on = f"version {served} goes on" if served else "no version is served"
-        logger.error("%s: %s. Meanwhile %s; next attempt in %.0f s", self._uri, self.entry.error, goes_on, pause_s)
+        problem = self.entry.error.rstrip(".")
+        logger.error("%s: %s. Meanwhile %s; next attempt in %.0f s", self._uri, problem, goes_on, pause_s)
 
 
 def _version_of(entry: Entry) -> str:

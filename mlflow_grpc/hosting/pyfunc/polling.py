@@ -72,6 +72,8 @@ def current_version(uri: str, limit_s: float) -> RegisteredVersion:
         if re.match(r"https?://", registry):
             return _newest(_query_rest(registry, uri, limit_s))
         return _query_client(uri)
+    except QueryFailed:
+        raise
     except MlflowException as error:
         raise QueryFailed(one_line(error), is_gone=error.error_code in GONE_CODES) from error
     except Exception as error:  # A database driver may raise anything.
@@ -100,7 +102,7 @@ def _query_rest(registry: str, uri: str, limit_s: float) -> list[dict[str, Any]]
         get_default_host_creds(registry), path, "GET", max_retries=0, timeout=limit_s, params=parameters
     )
     answer = verify_rest_response(response, path).json()
-    return [answer["model_version"]] if alias else answer.get("model_versions", [])
+    return [answer.get("model_version")] if alias else answer.get("model_versions", [])
 
 
 def _alias_of(uri: str) -> tuple[str, str]:
@@ -112,5 +114,8 @@ def _alias_of(uri: str) -> tuple[str, str]:
 def _newest(versions: list[dict[str, Any]]) -> RegisteredVersion:
     if not versions:
         raise QueryFailed("the registry has no version of the model there", is_gone=True)
-    newest = max(versions, key=lambda version: int(version["version"]))
-    return RegisteredVersion(newest["name"], str(newest["version"]), newest.get("status", READY))
+    try:
+        newest = max(versions, key=lambda version: int(version["version"]))
+        return RegisteredVersion(newest["name"], str(newest["version"]), newest.get("status", READY))
+    except (LookupError, TypeError, ValueError):
+        raise QueryFailed("its answer names no version, so it is not that of a registry") from None

@@ -3,16 +3,19 @@
 import json
 import logging
 import math
+import socket
+import threading
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from mlflow_grpc.access import jwts, keys
+from mlflow_grpc.access.check_budget import SAVED_S, SHARE, CheckBudget
 from mlflow_grpc.access.keys import KeySource
 from mlflow_grpc.access.refusals import Refusal, Refused
 from mlflow_grpc.access.tokens import digest_of
-from mlflow_grpc.errors import NoKeys
+from mlflow_grpc.errors import CallerNotChecked
 from tests.support.access import AUDIENCE, ISSUER, MAKERS, IdentityProvider
 
 NOW = 1_000_000.0
@@ -210,12 +213,47 @@ def test_keys_that_change_while_the_provider_is_away(caplog):
         assert (checked(before), checked(after)) == (Refusal.UNKNOWN_KEY, "alice")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot-a-length\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"name: value\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_a_provider_that_does_not_speak_http(sent, provider, checked, caplog):
+    """The keys before stay valid, one line says why without what was sent, and the next fetch is not earlier than after
+    other failures.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(sent)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        checked.source._location = f"http://127.0.0.1:{listening.getsockname()[1]}/keys"
+        caplog.clear()
+        for _ in range(2):
+            assert checked.source.look() == keys.RETRY_INTERVAL_S
+        thread.join(10)
+    (record,) = caplog.records
+    assert "the keys before stay valid" in record.message
+    assert "the server does not answer with HTTP" in record.message
+    assert record.exc_info is None
+    assert checked(provider.sign(exp=NOW + 100)) == "alice"
+
+
 def test_keys_in_a_file(provider, tmp_path):
     """A file of keys is read, and read again when it changes."""
     path = tmp_path / "keys.json"
     checked = Checked(provider, str(path))
     checked.source.look()
-    with pytest.raises(NoKeys):
+    with pytest.raises(CallerNotChecked):
         checked(provider.sign(exp=NOW + 100))
     path.write_bytes(provider.document)
     checked.source.look()
@@ -230,3 +268,47 @@ def test_short_rsa_keys_do_not_count():
     described = {**jwt.get_algorithm_by_name("RS256").to_jwk(short, as_dict=True), "kid": "short"}
     with pytest.raises(ValueError, match="no key for RSA"):
         keys.parse(json.dumps({"keys": [described]}).encode())
+
+
+def test_forged_jwts_do_not_use_up_the_time_of_others(provider, checked, monkeypatch):
+    """After a number of forged JWTs, only those that were valid before are checked, until some time has passed; also
+    those whose memory is over, and after a change of keys. Valid ones do not use up the time.
+    """
+    clock, processor, decode = Clock(), Clock(), jwt.decode
+
+    def costly(*args, **more):
+        processor.now += SAVED_S / 100
+        return decode(*args, **more)
+
+    monkeypatch.setattr(jwt, "decode", costly)
+    budget = CheckBudget(clock, processor)
+    checked.verifier = jwts.JwtVerifier(ISSUER, [AUDIENCE], checked.source, checked.clock, budget)
+    known, expired, later = (provider.sign(exp=NOW + exp) for exp in (1000, 50, 1001))
+    start = known.rpartition(".")[0]
+    forged = (f"{start}.{number:085}A" for number in range(1000))
+
+    def checked_forged() -> int:
+        """Returns the number of forged JWTs that are checked until one is not."""
+        for number, token in enumerate(forged):
+            try:
+                assert checked(token) == Refusal.INVALID_JWT
+            except CallerNotChecked:
+                return number
+        raise AssertionError("all were checked")
+
+    assert {checked(provider.sign(exp=NOW + 100, jti=str(number))) for number in range(110)} == {"alice"}
+    assert [checked(known), checked(expired)] == ["alice"] * 2
+    assert checked_forged() == pytest.approx(100, abs=1)
+    with pytest.raises(CallerNotChecked, match="Try again"):
+        checked(later)
+    assert checked(known) == "alice"
+    checked.clock.now = NOW + 61
+    assert [checked(known), checked(expired)] == ["alice", Refusal.EXPIRED]
+    provider.add_key("second")
+    checked.source.look()
+    assert checked(known) == "alice"
+    clock.now += 10 * SAVED_S / 100 / SHARE
+    assert checked(later) == "alice"
+    assert checked_forged() == pytest.approx(9, abs=1)  # The expired JWT took the time of one.
+    clock.now += 1000.0
+    assert checked_forged() == pytest.approx(100, abs=1)
