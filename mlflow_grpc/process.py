@@ -127,7 +127,7 @@ def end_process(code: int, last_words: str = "") -> NoReturn:
 
     Args:
         code: The exit code.
-        last_words: A last line for stderr, after the log lines. Lost if stderr has no reader.
+        last_words: Last lines for stderr, after the log lines. Lost if stderr has no reader.
     """
     deadline = threading.Timer(SHUTDOWN_LIMIT_S, os._exit, (code,))
     deadline.daemon = True

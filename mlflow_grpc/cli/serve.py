@@ -37,14 +37,15 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
     options = set_flags(flags)
     if no_conda:
         options["env_manager"] = EnvManager.LOCAL
+    ignored = settings.ignored_environment(options)
     try:
         loaded = Settings.load(options)
         configuration = tracked(config.load(loaded), loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
         )
-        for line in settings.ignored_environment(options):
-            logger.warning("%s", line)
+        while ignored:
+            logger.warning("%s", ignored.pop(0))
         log_warnings(configuration)
         if loaded.end_with_stdin:
             end_with_stdin()
@@ -52,7 +53,9 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
             _restart(loaded, options, install_mlflow=install_mlflow)
         code, last_words = _run(loaded, configuration), ""
     except StartError as error:
-        code, last_words = error.exit_code, f"Error: {logs.escape(str(error))}"
+        # If the settings are invalid, no line was logged, and an ignored variable may be why.
+        lines = [*(f"Warning: {logs.escape(line)}" for line in ignored), f"Error: {logs.escape(str(error))}"]
+        code, last_words = error.exit_code, "\n".join(lines)
     end_process(code, last_words)
 
 

@@ -23,6 +23,10 @@ GENERATED_METHODS = frozenset({"defaultinstance", "descriptor", "internaldefault
 """Methods of every message class in Java, C++ or Go, without underscores and case. Code with a field of such a name
 does not compile, and protoc does not rename the field."""
 
+MACROS = frozenset({"errno", "linux", "unix"})
+"""Macros of C++ that replace the methods of a field of such a name: of its standard library, and of GCC without -std.
+protoc renames fields that are keywords of C++, and not these."""
+
 COMPANIONS = ("nulls", "null_items", "null_keys")
 """Endings of the fields that the contract may add for the nulls of a column."""
 
@@ -77,7 +81,7 @@ class FieldScope(Scope):
     """The names of a message's fields, and of the entry types of its maps."""
 
     _reserved = MESSAGE_ATTRIBUTES
-    _reserved_keys = GENERATED_METHODS
+    _reserved_keys = GENERATED_METHODS | MACROS
 
     def __init__(self, *names: str) -> None:
         self._fields: set[str] = set()

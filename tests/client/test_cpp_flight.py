@@ -5,9 +5,11 @@ Not part of `make test`; `make interop` lists what it needs.
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +40,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("g++")
     folder = tmp_path_factory.mktemp("cpp-flight")
     shutil.copy(EXAMPLE, folder)
-    run("sh", "-ec", commands()[0].replace("cd client/examples/cpp-flight\n", ""), cwd=folder)
+    # The page's commands run in an activated environment, whose python has pyarrow.
+    activated = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    command = commands()[0].replace("cd client/examples/cpp-flight\n", "")
+    run("sh", "-ec", command, cwd=folder, PATH=activated)
     return folder
 
 

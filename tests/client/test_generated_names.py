@@ -22,6 +22,12 @@ def test_columns_named_like_methods_of_messages(tmp_path: Path) -> None:
     compile_columns({name: Scalar(DataType.STRING) for name in NAMES}, tmp_path)
 
 
+def test_columns_named_like_macros(tmp_path: Path) -> None:
+    """Columns have the names of macros of C++ and of GCC's own dialect, and of keywords."""
+    names = ("errno", "linux", "UNIX", "int", "NULL", "template", "major", "assert", "EOF")
+    compile_columns({name: Scalar(DataType.STRING) for name in names}, tmp_path)
+
+
 def test_columns_named_like_accessors_of_other_columns(tmp_path: Path) -> None:
     """Columns have the names of methods that these languages, or C#, have for other columns."""
     columns: dict[str, Type] = {"has_error": LONG, "has_params": LONG, "get_x": LONG}
@@ -42,7 +48,7 @@ def compile_columns(types: dict[str, Type], tmp_path: Path) -> None:
     cpp.mkdir()
     outputs = (f"--java_out={java}", f"--go_out={go}", f"--cpp_out={cpp}")
     run(tool("protoc"), *outputs, "model_service.proto", cwd=tmp_path)
-    run(tool("g++"), "-fsyntax-only", "-std=c++17", "-Icpp", "cpp/model_service.pb.cc", cwd=tmp_path)
+    run(tool("g++"), "-fsyntax-only", "-std=gnu++17", "-Icpp", "cpp/model_service.pb.cc", cwd=tmp_path)
     files = [str(path) for path in java.rglob("*.java")]
     run(tool("javac"), "-nowarn", "-cp", f"{JARS}/*", "-d", "classes", *files, cwd=tmp_path)
     environment = {"GO111MODULE": "off", "GOPATH": f"{go.parent}:{GO_LIBRARIES}", "GOFLAGS": ""}

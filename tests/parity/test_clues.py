@@ -77,6 +77,7 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
         ("5.1,3.5,1.4,0.2\n6,3,1,2\n", "text/csv", ["first line is taken for their names", '"5.1", "3.5"']),
         ("", "text/csv", ["The CSV has no rows"]),
         (json.dumps(RECORD), None, ["The payload is a record by itself", "dataframe_records"]),
+        ("5.1,3.5,1.4,0.2", None, ["The payload is not valid JSON"]),
         ('{"foo": 1}', None, ["it has none of them", 'Its keys are "foo"']),
         (json.dumps([RECORD]), None, ["must be a JSON object, it is an array"]),
         (json.dumps({"dataframe_records": RECORD}), None, ["must be an array of objects, it is an object"]),
@@ -96,6 +97,33 @@ def test_payloads_without_rows_or_names(flowers, text, content_type, fragments):
         advised, mime = details.partition("MLflow takes ")[2], "application/json"
     payload, _ = json.JSONDecoder().raw_decode(advised)
     assert ask(payload if mime == "text/csv" else json.dumps(payload), mime)[0] == 200
+
+
+@pytest.mark.parametrize("name", ["tensor", "tensors", "tensor_named"])
+@pytest.mark.parametrize(
+    ("text", "content_type", "fragment"),
+    [
+        ('{"dataframe_split": {"columns": [], "data": []}}', None, "dataframe_split is empty: send one row at least"),
+        ('{"a": [1.5]}', None, 'Its keys are "a"'),
+        ("[[1.5]]", None, "it is an array"),
+        ("1.5,2.5", "text/csv", "send inputs as JSON"),
+    ],
+)
+def test_payloads_without_tensors(pair, name, text, content_type, fragment):
+    """The error has the problem and a payload of arrays that MLflow accepts; MLflow refuses the original."""
+    ask, call, _ = pair(name)
+    assert ask(text, content_type or "application/json")[0] != 200
+    _, details = refused(call, text, **({"mlflow_content_type": content_type} if content_type else {}))
+    assert fragment in details
+    payload, _ = json.JSONDecoder().raw_decode(details.partition("MLflow takes ")[2])
+    assert ask(json.dumps(payload), "application/json")[0] == 200
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+def test_empty_tensors(pair, key):
+    """An empty array has no shape to compare, and the error says that it has no rows."""
+    _, call, _ = pair("tensor")
+    assert f"{key} is empty: send one row at least. MLflow takes" in refused(call, f'{{"{key}": []}}')[1]
 
 
 def test_a_misspelt_required_column(flowers):

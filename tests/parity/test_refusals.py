@@ -80,6 +80,8 @@ COLUMNS: list[Case] = [
     ("every_column", records(without(ROW, "long", "datetime")), records(ROW), ["long: missing; must be long (required)", "datetime: missing", '"2020-02-29T12:00:00"']),
     ("optional", may(may_long=None), may(), ["dataframe_records[1].may_long is null; must be long", "or leave the column out of all rows"]),
     ("optional", may(may_long=None), may(may_long=3), ["such as 3"]),
+    ("optional", may(may_long=float("nan")), may(), ["may_long is NaN; must be long", "or leave the column out of all rows"]),
+    ("every_column", every(integer=float("inf")), every(integer=3), ["dataframe_records[1].integer is Infinity; must be integer"]),
     ("optional", records({"need": 1.5, "may_integer": 1}, {"need": 1.5}), may(may_integer=2), ["may_integer: is in some rows and not in others, where MLflow takes it in all or in none"]),
     ("optional", records({"need": 1.5, "may_binary": None}), records({"need": 1.5}), ["dataframe_records[0].may_binary is null", "or leave the column out of all rows"]),
     ("optional", split(["need", "may_long"], [1.5, None]), split(["need"], [1.5]), ["dataframe_split.data[0][1] is null", "or leave the column out of all rows"]),

@@ -58,6 +58,15 @@ def test_possible_mistakes_are_logged(start):
     ]
 
 
+def test_a_misspelt_setting_that_is_needed(start_bare):
+    """A server without a model names the misspelt variable before the error."""
+    process = start_bare({"MLFLOW_GRPC_CONFG": "models.yaml"})
+    assert process.wait() == 2
+    warning, error = process.stderr
+    assert warning.startswith("Warning: MLFLOW_GRPC_CONFG is ignored")
+    assert error.startswith("Error: no model given")
+
+
 def test_environment_alone(start_bare):
     """`MODEL_PATH=... python server.py` works with HOST and PORT in the environment."""
     port = free_port()

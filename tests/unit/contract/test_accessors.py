@@ -54,6 +54,12 @@ def names_of(columns: list[Field], message: str = "m_input") -> dict[str, str]:
     return {field.name.removesuffix("_field"): field.name for field in fields}
 
 
+def test_columns_named_like_macros() -> None:
+    """Columns with the names of macros of C++, in any case, get a suffix, because its methods are in lower case."""
+    names = names_of([Field("unix", LONG), Field("Errno", LONG), Field("epoch", LONG)])
+    assert names == {"unix": "unix_field", "Errno": "Errno_field", "epoch": "epoch"}
+
+
 @pytest.mark.parametrize(("name", "type_", "clashing"), CLASHES)
 def test_columns_named_like_accessors_of_others(name: str, type_: Type, clashing: str) -> None:
     """The column with the name of a method gets a suffix, and the other one keeps its name, in any order."""

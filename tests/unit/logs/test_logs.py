@@ -229,9 +229,13 @@ for number in range(3):
 
 
 def numbered(logger, count):
-    """Writes a number of lines of 1,000 characters, each with its index."""
+    """Writes a number of lines of 1,000 characters, each with its index; returns the seconds that each of them took."""
+    durations_s = []
     for number in range(count):
+        began = time.monotonic()
         logger.warning("%d %s", number, "x" * 1000)
+        durations_s.append(time.monotonic() - began)
+    return durations_s
 
 
 def numbers(lines):
@@ -243,10 +247,10 @@ def test_a_stalled_reader_blocks_no_writer():
     """Unread lines are kept up to a limit. When the reader continues it gets them, and the number of lost lines."""
     count = 3 * line_writer.MAX_CHARACTERS // 1000
     with piped(log_format.JsonFormatter(), "test_logs.pipe") as (pipe, logger):
-        began = time.monotonic()
-        numbered(logger, count)
+        durations_s = numbered(logger, count)
+        # Not the sum, which grows with the load of the machine.
+        assert sum(duration >= line_writer.STALL_S for duration in durations_s) <= 2
         logger.handlers[0].flush()
-        assert time.monotonic() - began < 5 + 2 * line_writer.STALL_S
         kept = []
         while not (line := pipe.lines(1)[0]).startswith('{"time"') or "lost" not in line:
             kept.append(line)

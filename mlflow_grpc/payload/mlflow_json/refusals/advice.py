@@ -4,11 +4,13 @@ Rule of this module: MLflow has accepted every payload that is shown.
 """
 
 import json
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.models import Model
-from mlflow.types import Schema
+from mlflow.types import Schema, TensorSpec
 
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.mlflow_json import csv_tables
@@ -24,7 +26,7 @@ class Advice:
     """Sentences with payloads that one model accepts."""
 
     def __init__(self, metadata: Model, loader_module: str | None, schema: Schema | None, *, csv_dates: bool) -> None:
-        """Prepares payloads for a signature of columns.
+        """Prepares payloads for a signature of columns or tensors.
 
         Args:
             metadata: The model's metadata.
@@ -35,8 +37,7 @@ class Advice:
         """
         self._metadata = metadata
         self._loader_module = loader_module
-        has_columns = schema is not None and not schema.is_tensor_spec()
-        self._schema = schema if has_columns and not internals.is_signature_from_type_hint(metadata) else None
+        self._schema = None if internals.is_signature_from_type_hint(metadata) else schema
         self._csv_dates = csv_dates
 
     def csv(self) -> str:
@@ -59,14 +60,9 @@ class Advice:
         """
         if self._schema is None or internals.hides_schema_details():
             return ""
-        row = [json_terms.example(spec.type) for spec in self._schema.inputs]
-        if self._schema.has_input_names():
-            names = [str(spec.name) for spec in self._schema.inputs]
-            payload: dict[str, Any] = {"dataframe_records": [dict(zip(names, row, strict=True))]}
-        else:
-            payload = {"dataframe_split": {"data": [row]}}
+        payload = _of_tensors(self._schema) if self._schema.is_tensor_spec() else _of_columns(self._schema)
         text = json.dumps(payload, ensure_ascii=False)
-        if len(text) > MAX_ADVICE:
+        if payload is None or len(text) > MAX_ADVICE:
             return SEE_DESCRIBE
         try:
             self._enforce(internals.parse_json(text.encode(), self._metadata, self._schema).data)
@@ -76,6 +72,32 @@ class Advice:
 
     def _enforce(self, data: Any) -> None:
         internals.enforce_schema(data, self._schema, self._loader_module)
+
+
+def _of_columns(schema: Schema) -> dict[str, Any]:
+    """Returns a payload of one row of examples."""
+    row = [json_terms.example(spec.type) for spec in schema.inputs]
+    if not schema.has_input_names():
+        return {"dataframe_split": {"data": [row]}}
+    names = [str(spec.name) for spec in schema.inputs]
+    return {"dataframe_records": [dict(zip(names, row, strict=True))]}
+
+
+def _of_tensors(schema: Schema) -> dict[str, Any] | None:
+    """Returns a payload of arrays, in which free dimensions have the length 1; None if the arrays are large."""
+    specs: list[Any] = list(schema.inputs)
+    shapes = [[1 if size == -1 else size for size in spec.shape] for spec in specs]
+    if sum(math.prod(shape) for shape in shapes) > MAX_ADVICE:
+        return None
+    arrays = [np.full(shape, _element(spec), object).tolist() for shape, spec in zip(shapes, specs, strict=True)]
+    names = [spec.name for spec in specs]
+    return {"inputs": arrays[0] if names == [None] else dict(zip(map(str, names), arrays, strict=True))}
+
+
+def _element(spec: TensorSpec) -> Any:
+    """Returns an element of a tensor as JSON."""
+    examples = {"f": 1.5, "b": True, "M": "2020-02-29T12:00:00", "i": 3, "u": 3}
+    return examples.get(spec.type.kind, "text")
 
 
 def names_of(schema: Schema | None) -> list[str]:

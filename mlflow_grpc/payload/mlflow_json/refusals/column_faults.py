@@ -4,6 +4,7 @@ Rule of this module: MLflow judges. It checks the table again with fewer columns
 or a cell is refused by itself. The number of checks is limited, because each parses a section of the payload.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -177,7 +178,8 @@ class ColumnFaults:
         return "value" if len(self._specs) == 1 else f"column_{index}"
 
     def _with_way_out(self, fault: value_faults.Fault, cell: Any, spec: ColSpec) -> value_faults.Fault:
-        if cell is not None:
+        is_nan = isinstance(cell, float) and math.isnan(cell)
+        if cell is not None and not is_nan:
             return fault
         problem = "is empty" if self._table.format == CsvTable.format else fault.problem
         way_out = "" if spec.required or "leave it out" in fault.remedy else "; or leave the column out of all rows"

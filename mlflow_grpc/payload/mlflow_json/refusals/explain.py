@@ -94,10 +94,8 @@ class Explainer:
         except RecursionError:
             return refusal("The payload is nested too deep to be parsed.", cause)
         except json.JSONDecodeError as error:
-            message = error.msg.split(":")[0]
-            return refusal(
-                f"The payload is not valid JSON: {message} (line {error.lineno}, column {error.colno}).", cause
-            )
+            message = f"{error.msg.split(':')[0]} (line {error.lineno}, column {error.colno})"
+            return refusal(f"The payload is not valid JSON: {message}.{self._advice.json()}", cause)
         except UnicodeDecodeError:
             return refusal("The payload is not valid JSON: it starts like UTF-16 or UTF-32 and is not.", cause)
         except ValueError:
@@ -136,7 +134,8 @@ class Explainer:
             return refusal("The model cannot take this CSV.", cause)
 
         if schema.is_tensor_spec():
-            return refusal("The model's inputs are tensors, which CSV does not carry: send inputs as JSON.", cause)
+            text = "The model's inputs are tensors, which CSV does not carry: send inputs as JSON."
+            return refusal(f"{text}{self._advice.json()}", cause)
         if not schema.has_input_names():
             text = "The CSV does not fit the model's columns, which have no names: send dataframe_split as JSON."
             return refusal(text, cause)
@@ -235,6 +234,8 @@ class Explainer:
             text = lengths_problem(key, value) or f"The value of {key} cannot be made into a table or an array."
             return refusal(text, cause)
         if schema.is_tensor_spec():
+            if tensor_faults.is_empty(key, value) and source is Source.JSON:
+                return signature_refusal(f"{key} is empty: send one row at least.{self._advice.json()}", cause)
             violations = tensor_faults.violations(key, value, schema, is_message=source is not Source.JSON)
             text = f"The value of {key} does not fit the model's signature."
             if not violations:

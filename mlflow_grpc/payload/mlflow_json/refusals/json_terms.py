@@ -6,6 +6,7 @@ MLflow.
 
 import datetime
 import json
+import math
 import re
 from typing import Any
 
@@ -168,7 +169,7 @@ def problem(value: Any, schema_type: Any) -> str:
             if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
                 return f"is a whole number that does not fit into {bits} bits"
         if isinstance(value, float) and schema_type in _BITS:
-            return "is a number with a decimal point"
+            return "is a number with a decimal point" if math.isfinite(value) else f"is {json.dumps(value)}"
         if isinstance(value, int) and schema_type in (DataType.double, DataType.float):
             return "is a number without a decimal point"
     return f"is {article(value)}"

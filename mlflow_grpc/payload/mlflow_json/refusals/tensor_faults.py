@@ -15,6 +15,11 @@ from mlflow_grpc.payload.mlflow_json.refusals import json_terms
 from mlflow_grpc.payload.mlflow_json.refusals.value_faults import Fault
 
 
+def is_empty(key: str, value: Any) -> bool:
+    """Returns True if a payload has no rows."""
+    return (value["data"] if key == "dataframe_split" else value) in ([], {})
+
+
 def violations(key: str, value: Any, schema: Schema, *, is_message: bool) -> list[FieldViolation]:
     """Returns the faults of the tensors in a payload.
 
