@@ -1,6 +1,7 @@
 """The comparison with one model: starts all servers, checks their answers, and measures them in turn."""
 
 import json
+import math
 import subprocess
 import time
 from contextlib import ExitStack
@@ -14,11 +15,13 @@ import pandas as pd
 
 from benchmarks import load
 from benchmarks.peers.contenders import Contender
-from benchmarks.peers.faces import CALL_ERRORS, Face, PeerError, Running, one_line
+from benchmarks.peers.faces import CALL_ERRORS, Face, PeerError, Running, one_line, why
 from benchmarks.workloads import Workload
 
 CHECKED_PAYLOADS, CHECKED_LARGE_PAYLOADS = 64, 3
 IDLE_S = 2.0
+MIN_CALLS, MAX_SECONDS = 4, 20
+"""A measurement is as long as this number of calls in turn, if calls are slow, but no longer than these seconds."""
 
 
 class Comparison:
@@ -124,13 +127,16 @@ class Comparison:
         """Measures one server; raises PeerError if calls fail."""
         text, answer = self._texts[-1], json.dumps(self._expected[-1])
         try:
+            began = time.perf_counter()
             face.ask(text)
-            return load.run(face, text, answer, in_flight=in_flight, seconds=seconds, scratch=self._folder)
+            enough = math.ceil(MIN_CALLS * (time.perf_counter() - began))
+            longer = max(seconds, min(enough, MAX_SECONDS))
+            return load.run(face, text, answer, in_flight=in_flight, seconds=longer, scratch=self._folder)
         except load.LoadError as error:
             counts = [line for line in str(error).splitlines() if line.startswith("requests:")]
             raise PeerError(one_line(counts[0] if counts else str(error))) from error
         except (*CALL_ERRORS, subprocess.SubprocessError) as error:
-            raise PeerError(one_line(str(error))) from error
+            raise PeerError(why(error)) from error
 
 
 def _predictions(model: Path, texts: list[str]) -> list[list[Any]]:

@@ -80,7 +80,7 @@ class Running:
                 face = Face(self, protocol_name, self.contender.protocols[protocol_name](self.place))
                 face.ask(text)
             except CALL_ERRORS as error:
-                failure = one_line(str(error))
+                failure = why(error)
             else:
                 self.start_s = self.start_s or time.perf_counter() - self._began
                 return face
@@ -162,10 +162,19 @@ class Face:
                 try:
                     answers = [json.loads(answer) for answer in pool.map(self.ask, texts)]
                 except CALL_ERRORS as error:
-                    raise PeerError(f"a call fails, with {how}: {one_line(str(error))}") from error
+                    raise PeerError(f"a call fails, with {how}: {why(error)}") from error
             wrong = sum(answer != predictions for answer, predictions in zip(answers, expected, strict=True))
             if wrong:
                 raise PeerError(f"{wrong} of {len(texts)} answers are not the model's, with {how}")
+
+
+def why(error: Exception) -> str:
+    """Returns what an error of a call says, in one line."""
+    if isinstance(error, grpc.Call):
+        return one_line(f"{error.code().name}: {error.details()}")
+    if isinstance(error, requests.HTTPError):
+        return one_line(f"HTTP {error.response.status_code}: {error.response.text}")
+    return one_line(str(error))
 
 
 def one_line(text: str, *, last: bool = False) -> str:
