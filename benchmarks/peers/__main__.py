@@ -1,6 +1,7 @@
 """Runs the comparison with other servers: `python -m benchmarks.peers`, or `make bench-peers`."""
 
 import datetime
+import signal
 import sys
 import tempfile
 import time
@@ -52,6 +53,8 @@ def _named(word: str) -> list[Contender]:
 def main(rounds: int, seconds: int, batch_wait_ms: float, only: list[Contender], out: Path) -> None:
     """Compares this server with others that serve MLflow models, in turn in each round."""
     began = time.perf_counter()
+    # The servers end with the benchmark, also if it is told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         version = load.check_installed()
     except load.LoadError as error:

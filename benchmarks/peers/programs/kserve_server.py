@@ -8,6 +8,7 @@ import sys
 
 import kserve
 import mlflow
+import pandas as pd
 from kserve.utils.utils import get_predict_response
 
 
@@ -23,7 +24,9 @@ class PyfuncModel(kserve.Model):
         self, payload: kserve.InferRequest, headers: dict[str, str] | None = None, response_headers: object = None
     ) -> kserve.InferResponse:
         """Returns the predictions of one call."""
-        return get_predict_response(payload, self._model.predict(payload.as_dataframe()), self.name)
+        # Not `as_dataframe`, which does not read raw tensors.
+        rows = pd.DataFrame({tensor.name: tensor.as_numpy().ravel() for tensor in payload.inputs})
+        return get_predict_response(payload, self._model.predict(rows), self.name)
 
 
 def main() -> None:
