@@ -100,7 +100,7 @@ class Contender(ABC):
                 return
             if self._process.has_ended or time.monotonic() > deadline:
                 self.end()
-                raise RuntimeError(f"{self.name} does not answer; it said:\n{self._process.said()}")
+                raise RuntimeError(f"{self.name} does not answer; it said:\n{self._process.last_output()}")
             time.sleep(0.02)
 
 

@@ -39,7 +39,7 @@ class ServerProcess:
         """Whether the process that was started has ended."""
         return self._process.poll() is not None
 
-    def said(self) -> str:
+    def last_output(self) -> str:
         """Returns the end of the output."""
         return self._log.read_text(errors="replace")[-2000:]
 

@@ -53,7 +53,7 @@ def _named(word: str) -> list[Contender]:
 def main(rounds: int, seconds: int, batch_wait_ms: float, only: list[Contender], out: Path) -> None:
     """Compares this server with others that serve MLflow models, in turn in each round."""
     began = time.perf_counter()
-    # The servers end with the benchmark, also if it is told to stop.
+    # The servers end with the benchmark, also if something stops it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         version = load.check_installed()
@@ -64,12 +64,12 @@ def main(rounds: int, seconds: int, batch_wait_ms: float, only: list[Contender],
     # Ray puts sockets into its folder, and a path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder:
         for index, workload in enumerate(MEASURED):
-            part = Path(folder) / str(index)
-            part.mkdir()
-            with Comparison(workload, part) as comparison:
+            model_folder = Path(folder) / str(index)
+            model_folder.mkdir()
+            with Comparison(workload, model_folder) as comparison:
                 for contender in only:
                     comparison.start(contender, batch_wait_ms / 1000)
-                comparison.rest()
+                comparison.measure_idle()
                 for _ in range(rounds):
                     comparison.measure(seconds)
                 workloads.append(comparison.figures())

@@ -80,11 +80,11 @@ class Comparison:
         self._running.append(running)
         self._servers[contender.name] = {
             "versions": running.versions(),
-            "setup": contender.setup(running.place),
+            "setup": contender.setup(running.location),
             "start_s": running.start_s,
         }
 
-    def rest(self) -> None:
+    def measure_idle(self) -> None:
         """Measures memory, and the CPU time that the servers take while nobody calls them."""
         before_s = [running.process.processor_s() for running in self._running]
         time.sleep(IDLE_S)

@@ -23,7 +23,7 @@ PREPARE_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a server is started."""
 
     model: Path
@@ -42,7 +42,7 @@ class Place:
         return MAX_BATCH_SIZE if self.batch_wait_s else 1
 
 
-Protocols = dict[str, Callable[[Place], Protocol]]
+Protocols = dict[str, Callable[[Location], Protocol]]
 """Protocols by their names in the report; they are made when the server runs."""
 
 
@@ -57,23 +57,23 @@ class Contender(ABC):
     protocols: ClassVar[Protocols]
 
     @abstractmethod
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
 
     @abstractmethod
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command line."""
 
-    def variables(self, place: Place) -> dict[str, str]:
+    def variables(self, location: Location) -> dict[str, str]:
         """Returns further environment variables."""
         return {}
 
-    def prepare(self, place: Place) -> None:  # noqa: B027 - most servers need nothing
+    def prepare(self, location: Location) -> None:  # noqa: B027 - most servers need nothing
         """Writes files that the server needs."""
 
-    def working_folder(self, place: Place) -> Path:
+    def working_folder(self, location: Location) -> Path:
         """Returns the folder in which the server runs."""
-        return place.folder
+        return location.folder
 
     @property
     def scripts(self) -> Path:
@@ -85,13 +85,14 @@ class Contender(ABC):
         """The Python of the environment."""
         return str(self.scripts / "python") if self.environment else sys.executable
 
-    def process_environment(self, place: Place) -> dict[str, str]:
-        """Returns the environment variables of the server: those of the benchmark, and its own."""
+    def process_environment(self, location: Location) -> dict[str, str]:
+        """Returns all environment variables of the server."""
         # Servers start programs of their environments by name.
         path = f"{self.scripts}{os.pathsep}{os.environ['PATH']}"
-        own = {} if self.environment else {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-        others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return {**others, **own, "PATH": path, **self.variables(place)}
+        environment = {**os.environ, "PATH": path, **self.variables(location)}
+        if self.environment:
+            environment.pop("PYTHONPATH", None)
+        return environment
 
 
 class Ours(Contender):
@@ -102,19 +103,19 @@ class Ours(Contender):
     packages = ("mlflow-grpc", "mlflow", "grpcio", "uvloop", "uvicorn")
     protocols: ClassVar[Protocols] = {
         "gRPC, JSON": lambda _: Predict(),
-        "gRPC, typed": lambda place: Typed(TypedMessages(channel_to(place.grpc_port))),
+        "gRPC, typed": lambda location: Typed(TypedMessages(channel_to(location.grpc_port))),
         "gRPC, Open Inference": lambda _: Tensors(),
         "Arrow Flight": lambda _: Flight(),
         "HTTP, JSON": lambda _: Rest(),
     }
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
         return "`mlflow-grpc serve`, defaults, HTTP port open; all rows from one process"
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command that a user would run."""
-        where = ["-m", str(place.model), "-p", str(place.grpc_port), "--http-port", str(place.http_port)]
+        where = ["-m", str(location.model), "-p", str(location.grpc_port), "--http-port", str(location.http_port)]
         return [sys.executable, "-m", "mlflow_grpc", "serve", *where, "--model-name", MODEL]
 
 
@@ -126,13 +127,13 @@ class Mlflow(Contender):
     packages = ("mlflow", "uvicorn")
     protocols: ClassVar[Protocols] = {"HTTP, JSON": lambda _: Rest()}
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
         return "`--env-manager local -w 1`; it has no batches"
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command from MLflow's documentation."""
-        where = ["-m", str(place.model), "-p", str(place.http_port), "--env-manager", "local", "-w", "1"]
+        where = ["-m", str(location.model), "-p", str(location.http_port), "--env-manager", "local", "-w", "1"]
         return [str(SCRIPTS / "mlflow"), "models", "serve", *where]
 
 
@@ -147,21 +148,23 @@ class MLServer(Contender):
         "HTTP, Open Inference": lambda _: TensorsRest(),
     }
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
-        return f"`mlserver_mlflow.MLflowRuntime`, one worker process (the default), {_batches(place, 'max_batch_time')}"
+        return (
+            f"`mlserver_mlflow.MLflowRuntime`, one worker process (the default), {_batches(location, 'max_batch_time')}"
+        )
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command that serves the files of a folder."""
-        return [str(self.scripts / "mlserver"), "start", str(place.folder)]
+        return [str(self.scripts / "mlserver"), "start", str(location.folder)]
 
-    def prepare(self, place: Place) -> None:
+    def prepare(self, location: Location) -> None:
         """Writes settings.json and model-settings.json."""
-        ports = {"http_port": place.http_port, "grpc_port": place.grpc_port, "metrics_port": place.third_port}
-        _write_json(place.folder / "settings.json", {"host": "127.0.0.1", "debug": False, **ports})
-        batches = {"max_batch_size": place.max_batch_size, "max_batch_time": place.batch_wait_s}
-        runtime = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(place.model)}}
-        _write_json(place.folder / "model-settings.json", {"name": MODEL, **runtime, **batches})
+        ports = {"http_port": location.http_port, "grpc_port": location.grpc_port, "metrics_port": location.third_port}
+        _write_json(location.folder / "settings.json", {"host": "127.0.0.1", "debug": False, **ports})
+        batches = {"max_batch_size": location.max_batch_size, "max_batch_time": location.batch_wait_s}
+        runtime = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(location.model)}}
+        _write_json(location.folder / "model-settings.json", {"name": MODEL, **runtime, **batches})
 
 
 class KServe(Contender):
@@ -175,14 +178,14 @@ class KServe(Contender):
         "HTTP, Open Inference": lambda _: TensorsRest(),
     }
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
         return "a `kserve.Model` around the pyfunc, one worker (the default); it has no batches of its own"
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command of the program in this project."""
-        ports = ["--http_port", str(place.http_port), "--grpc_port", str(place.grpc_port)]
-        return [self.python, str(PROGRAMS / "kserve_server.py"), str(place.model), *ports, "--model_name", MODEL]
+        ports = ["--http_port", str(location.http_port), "--grpc_port", str(location.grpc_port)]
+        return [self.python, str(PROGRAMS / "kserve_server.py"), str(location.model), *ports, "--model_name", MODEL]
 
 
 class RayServe(Contender):
@@ -193,20 +196,20 @@ class RayServe(Contender):
     packages = ("ray", "mlflow", "fastapi", "uvicorn")
     protocols: ClassVar[Protocols] = {"HTTP, JSON": lambda _: Rest("/predict")}
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
         return (
             "a FastAPI deployment around the pyfunc, one replica (the default), `max_ongoing_requests` 256, "
-            f"`serve.batch`: {_batches(place, 'batch_wait_timeout_s')}"
+            f"`serve.batch`: {_batches(location, 'batch_wait_timeout_s')}"
         )
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command of the program in this project."""
-        batches = [str(place.max_batch_size), str(place.batch_wait_s)]
+        batches = [str(location.max_batch_size), str(location.batch_wait_s)]
         program = str(PROGRAMS / "ray_serve_server.py")
-        return [self.python, program, str(place.model), str(place.http_port), *batches, str(place.folder)]
+        return [self.python, program, str(location.model), str(location.http_port), *batches, str(location.folder)]
 
-    def variables(self, place: Place) -> dict[str, str]:
+    def variables(self, location: Location) -> dict[str, str]:
         """Keeps Ray from reporting its use, and from writing a token into the user's home."""
         return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
@@ -219,30 +222,30 @@ class BentoML(Contender):
     packages = ("bentoml", "mlflow", "uvicorn")
     protocols: ClassVar[Protocols] = {"HTTP, rows as JSON": lambda _: Rows()}
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
-        batches = "`batchable`, with the defaults of its adaptive batching" if place.batch_wait_s else "no batches"
+        batches = "`batchable`, with the defaults of its adaptive batching" if location.batch_wait_s else "no batches"
         return f"`bentoml.mlflow` in a service with an array as its argument, one worker (the default), {batches}"
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command that serves the service of this project."""
-        where = ["--host", "127.0.0.1", "--port", str(place.http_port)]
+        where = ["--host", "127.0.0.1", "--port", str(location.http_port)]
         return [str(self.scripts / "bentoml"), "serve", "bentoml_service:ModelService", *where]
 
-    def working_folder(self, place: Place) -> Path:
+    def working_folder(self, location: Location) -> Path:
         """Returns the folder of the service."""
         return PROGRAMS
 
-    def variables(self, place: Place) -> dict[str, str]:
+    def variables(self, location: Location) -> dict[str, str]:
         """Chooses a store for this run, and keeps BentoML from reporting its use."""
-        batches = {"BENCH_BATCHABLE": str(int(place.batch_wait_s > 0))}
-        return {"BENTOML_HOME": str(place.folder), "BENTOML_DO_NOT_TRACK": "True", **batches}
+        batches = {"BENCH_BATCHABLE": str(int(location.batch_wait_s > 0))}
+        return {"BENTOML_HOME": str(location.folder), "BENTOML_DO_NOT_TRACK": "True", **batches}
 
-    def prepare(self, place: Place) -> None:
+    def prepare(self, location: Location) -> None:
         """Puts the model into the store."""
         code = f"import sys, bentoml; bentoml.mlflow.import_model({MODEL!r}, sys.argv[1])"
-        command = [self.python, "-c", code, str(place.model)]
-        environment = self.process_environment(place)
+        command = [self.python, "-c", code, str(location.model)]
+        environment = self.process_environment(location)
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=PREPARE_LIMIT_S)
 
 
@@ -254,14 +257,20 @@ class LitServe(Contender):
     packages = ("litserve", "mlflow", "fastapi", "uvicorn")
     protocols: ClassVar[Protocols] = {"HTTP, JSON": lambda _: Rest("/predict")}
 
-    def setup(self, place: Place) -> str:
+    def setup(self, location: Location) -> str:
         """Returns the settings for the report."""
-        return f"a `LitAPI` around the pyfunc, one worker (the default), {_batches(place, 'batch_timeout')}"
+        return f"a `LitAPI` around the pyfunc, one worker (the default), {_batches(location, 'batch_timeout')}"
 
-    def command(self, place: Place) -> list[str]:
+    def command(self, location: Location) -> list[str]:
         """Returns the command of the program in this project."""
-        batches = [str(place.max_batch_size), str(place.batch_wait_s)]
-        return [self.python, str(PROGRAMS / "litserve_server.py"), str(place.model), str(place.http_port), *batches]
+        batches = [str(location.max_batch_size), str(location.batch_wait_s)]
+        return [
+            self.python,
+            str(PROGRAMS / "litserve_server.py"),
+            str(location.model),
+            str(location.http_port),
+            *batches,
+        ]
 
 
 CONTENDERS: tuple[Contender, ...] = (Ours(), Mlflow(), MLServer(), KServe(), RayServe(), BentoML(), LitServe())
@@ -273,10 +282,10 @@ def channel_to(port: int) -> grpc.Channel:
     return grpc.insecure_channel(f"127.0.0.1:{port}", options)
 
 
-def _batches(place: Place, setting: str) -> str:
-    if not place.batch_wait_s:
+def _batches(location: Location, setting: str) -> str:
+    if not location.batch_wait_s:
         return "no batches"
-    return f"batches of up to {place.max_batch_size} calls, `{setting}` {place.batch_wait_s * 1000:g} ms"
+    return f"batches of up to {location.max_batch_size} calls, `{setting}` {location.batch_wait_s * 1000:g} ms"
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ import grpc
 import requests
 
 from benchmarks.contenders import ROOT, framed
-from benchmarks.peers.contenders import Contender, Place, channel_to
+from benchmarks.peers.contenders import Contender, Location, channel_to
 from benchmarks.peers.protocols import Protocol
 from benchmarks.processes import ServerProcess
 
@@ -47,19 +47,19 @@ class Running:
         """
         self.contender = contender
         http_port, grpc_port, third_port = _free_ports(3)
-        self.place = Place(model, folder, http_port, grpc_port, third_port, batch_wait_s)
+        self.location = Location(model, folder, http_port, grpc_port, third_port, batch_wait_s)
         if not Path(contender.python).exists():
             raise PeerError(f"not installed: .venvs/{contender.environment} is not there")
         began = time.perf_counter()
         try:
-            contender.prepare(self.place)
+            contender.prepare(self.location)
         except (OSError, subprocess.SubprocessError) as error:
             raise PeerError(f"cannot be set up: {one_line(str(error))}") from error
         self.process = ServerProcess(
-            contender.command(self.place),
+            contender.command(self.location),
             folder.with_suffix(".log"),
-            contender.working_folder(self.place),
-            contender.process_environment(self.place),
+            contender.working_folder(self.location),
+            contender.process_environment(self.location),
         )
         self._began = began
         self.start_s = 0.0
@@ -77,7 +77,7 @@ class Running:
         began = time.perf_counter() if self.start_s else self._began
         while True:
             try:
-                face = Face(self, protocol_name, self.contender.protocols[protocol_name](self.place))
+                face = Face(self, protocol_name, self.contender.protocols[protocol_name](self.location))
                 face.ask(text)
             except CALL_ERRORS as error:
                 failure = why(error)
@@ -85,7 +85,7 @@ class Running:
                 self.start_s = self.start_s or time.perf_counter() - self._began
                 return face
             if self.process.has_ended:
-                raise PeerError(f"ended while it started: {one_line(self.process.said(), last=True)}")
+                raise PeerError(f"ended while it started: {one_line(self.process.last_output(), last=True)}")
             if time.perf_counter() - began > limit_s:
                 raise PeerError(f"no answer within {limit_s:.0f} s: {failure}")
             time.sleep(0.1)
@@ -107,8 +107,8 @@ class Face:
         self.name = f"{running.contender.name}, {protocol_name}"
         self.http2 = protocol.is_grpc
         self.protocol_name, self._protocol, self._running = protocol_name, protocol, running
-        place = running.place
-        self._port = place.grpc_port if protocol.is_grpc else place.http_port
+        location = running.location
+        self._port = location.grpc_port if protocol.is_grpc else location.http_port
         self._channel = channel_to(self._port) if protocol.is_grpc else None
         self._answer_bytes: dict[str, int] = {}
 
@@ -128,14 +128,14 @@ class Face:
         if self._channel is not None:
             # A call with one message is the same on the wire, whether it is one of a stream or not.
             stream: Any = self._channel.stream_stream(self._protocol.path)
-            parts = list(stream(iter(request), timeout=CALL_LIMIT_S))
+            chunks = list(stream(iter(request), timeout=CALL_LIMIT_S))
         else:
             headers = {"content-type": "application/json"}
             response = requests.post(self.url, request[0], headers=headers, timeout=CALL_LIMIT_S)
             response.raise_for_status()
-            parts = [response.content]
-        answer = json.dumps(self._protocol.predictions(parts))
-        self._answer_bytes[answer] = sum(len(framed(part)) for part in parts)
+            chunks = [response.content]
+        answer = json.dumps(self._protocol.predictions(chunks))
+        self._answer_bytes[answer] = sum(len(framed(chunk)) for chunk in chunks)
         return answer
 
     def answer_bytes(self, answer: str) -> int:

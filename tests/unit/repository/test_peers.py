@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.peers import report
-from benchmarks.peers.contenders import CONTENDERS, Mlflow, MLServer, Place
+from benchmarks.peers.contenders import CONTENDERS, Location, Mlflow, MLServer
 from benchmarks.peers.faces import Face, PeerError, Running, one_line
 from benchmarks.peers.protocols import Rest
 from tests.support.servers import ROOT
@@ -54,7 +54,7 @@ class Answering:
 
     def __init__(self, port: int) -> None:
         self.contender = Mlflow()
-        self.place = Place(Path(), Path(), port, 0, 0, 0.0)
+        self.location = Location(Path(), Path(), port, 0, 0, 0.0)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def server() -> Iterator[tuple[type[Doubling], Any]]:
 
 
 def test_right_answers_pass(server):
-    """All payloads are asked twice, one after the other and several at a time."""
+    """The server gets all payloads twice: one after the other, and several at a time."""
     handler, running = server
     Face(running, "HTTP, JSON", Rest()).check(PAYLOADS, EXPECTED)
     assert handler.calls == 2 * len(PAYLOADS)
