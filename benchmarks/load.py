@@ -150,6 +150,8 @@ def run(
     succeeded, *lost = map(int, _groups(_ANSWERS, output))
     (data,) = map(int, _groups(_DATA, output))
     enough = succeeded * server.answer_bytes(answer) * (1 - TOLERANCE)
+    if not succeeded and not sum(lost):
+        raise LoadError(f"{server.name}: no call was answered within {seconds} s")
     if sum(lost) or not succeeded or (server.http2 and data < enough):
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
     server.ask(text)

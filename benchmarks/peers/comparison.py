@@ -134,7 +134,7 @@ class Comparison:
             return load.run(face, text, answer, in_flight=in_flight, seconds=longer, scratch=self._folder)
         except load.LoadError as error:
             counts = [line for line in str(error).splitlines() if line.startswith("requests:")]
-            raise PeerError(one_line(counts[0] if counts else str(error))) from error
+            raise PeerError(one_line(counts[0] if counts else str(error).removeprefix(f"{face.name}: "))) from error
         except (*CALL_ERRORS, subprocess.SubprocessError) as error:
             raise PeerError(why(error)) from error
 
