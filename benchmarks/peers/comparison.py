@@ -103,7 +103,7 @@ class Comparison:
                     self._skip(f"{face.name}, {in_flight} in flight", error)
                     continue
                 click.echo(
-                    f"{self._workload.name}, {in_flight} in flight, {face.name}: {measured.per_second:,.0f}/s, "
+                    f"{self._workload.name}, {in_flight} in flight, {face.name}: {measured.per_second:,.1f}/s, "
                     f"{measured.cpu_us:,.0f} us of CPU, {measured.stolen:.0%} stolen"
                 )
                 by_face = self._throughput.setdefault(str(in_flight), {})
