@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
 .DEFAULT_GOAL := help
-.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench check format protos lock interop image-test image-sbom ray spark ray-data triton examples release-check clean
+.PHONY: help docs install serve predict test test-deep test-fast coverage test-mlflow test-python test-client stress starts restarts scale-test rollouts prometheus browser bench bench-peers check format protos lock interop image-test image-sbom ray spark ray-data triton examples release-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -171,6 +171,19 @@ examples: .venvs/gallery/.ready ## run the commands of all examples with their t
 
 bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2load
 	$(BIN)/python -m benchmarks
+
+# What the model is made with has the version of requirements.txt in each environment, because a pickle needs it.
+.venvs/peer-%/.ready: benchmarks/peers/requirements/%.txt requirements.txt | $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	sed -nE 's/^((mlflow|numpy|scikit-learn)==[^\\]*).*/\1/p' requirements.txt > $(@D)/constraints.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D) -r $< mlflow scikit-learn -c $(@D)/constraints.txt
+	@touch $@
+
+# A server that cannot be installed is left out, and the report says so.
+PEERS := $(notdir $(basename $(wildcard benchmarks/peers/requirements/*.txt)))
+bench-peers: $(VENV)/.dev ## compare the speed with other servers of MLflow models, for some minutes; needs h2load
+	-$(MAKE) --keep-going $(PEERS:%=.venvs/peer-%/.ready)
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 check: $(VENV)/.dev ## check lint, format, types, generated files and the version
 	$(BIN)/ruff check .

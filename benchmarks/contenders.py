@@ -1,11 +1,8 @@
 """The servers in the comparison: start, call, measurement and end."""
 
-import contextlib
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -14,18 +11,15 @@ from typing import Any
 
 import grpc
 import requests
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from benchmarks.processes import ServerProcess
+from benchmarks.typed_messages import TypedMessages
 from mlflow_grpc import protos
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
 START_LIMIT_S = 120.0
 GRPC_HEADER_BYTES = 5
-TYPED_SERVICE = "model_grpc_service.ModelgRPCService"
-SINGLE, BATCH = "bench_predict", "bench_predict_batch"
 ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -49,18 +43,10 @@ class Contender(ABC):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self._log = log
         began = time.perf_counter()
-        with log.open("w") as output:
-            self._process = subprocess.Popen(
-                self.command(model),
-                cwd=ROOT,
-                # MLflow starts uvicorn by name.
-                env={**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        # MLflow starts uvicorn by name.
+        environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+        self._process = ServerProcess(self.command(model), log, ROOT, environment)
         self._first_answer()
         self.start_s = time.perf_counter() - began
         """Returns the time from the start of the process to the first answer, in seconds."""
@@ -88,30 +74,15 @@ class Contender(ABC):
 
     def memory_mb(self) -> float:
         """Returns the memory of the process and its children in MB (proportional set size)."""
-        total = 0
-        for pid in _family(self._process.pid):
-            with contextlib.suppress(OSError):
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-                total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        return total / 1024
+        return self._process.memory_mb()
 
     def processor_s(self) -> float:
         """Returns the CPU time of the process and its children in seconds."""
-        ticks = 0
-        for pid in _family(self._process.pid):
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return self._process.processor_s()
 
     def end(self) -> None:
         """Ends the process and its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.end()
 
     def _first_answer(self) -> None:
         deadline = time.monotonic() + START_LIMIT_S
@@ -127,11 +98,9 @@ class Contender(ABC):
                     return
             else:
                 return
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.has_ended or time.monotonic() > deadline:
                 self.end()
-                raise RuntimeError(
-                    f"{self.name} does not answer; it said:\n{self._log.read_text(errors='replace')[-2000:]}"
-                )
+                raise RuntimeError(f"{self.name} does not answer; it said:\n{self._process.last_output()}")
             time.sleep(0.02)
 
 
@@ -189,22 +158,17 @@ class Typed(Ours):
         """Starts the server, and reads its messages by reflection."""
         super().__init__(model, log)
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", ANY_SIZE)
-        self._service: Any = DescriptorPool(ProtoReflectionDescriptorDatabase(self._channel)).FindServiceByName(
-            TYPED_SERVICE
-        )
+        self._messages = TypedMessages(self._channel)
         self._answer_bytes: dict[str, int] = {}
-        self._method = ""
 
     def ask(self, text: str) -> str:
         """Calls the typed RPC, if it is known yet, and returns the answer in MLflow's form."""
-        if not hasattr(self, "_service"):
+        if not hasattr(self, "_messages"):
             return super().ask(text)
-        data = self.body(text)[GRPC_HEADER_BYTES:]
-        rpc: Any = self._channel.unary_unary(f"/{TYPED_SERVICE}/{self._method}")
+        data = self._messages.request(text)
+        rpc: Any = self._channel.unary_unary(self._messages.path)
         raw = rpc(data, timeout=60)
-        answer: Any = GetMessageClass(self._service.FindMethodByName(self._method).output_type).FromString(raw)
-        prediction = answer.prediction if self._method == SINGLE else list(answer.prediction)
-        json_answer = json.dumps({"predictions": [prediction] if self._method == SINGLE else prediction})
+        json_answer = json.dumps({"predictions": self._messages.predictions(raw)})
         self._answer_bytes[json_answer] = len(framed(raw))
         return json_answer
 
@@ -215,21 +179,11 @@ class Typed(Ours):
     @property
     def url(self) -> str:
         """Returns the URL with the path of the method for the last payload."""
-        return f"http://127.0.0.1:{self.port}/{TYPED_SERVICE}/{self._method}"
+        return f"http://127.0.0.1:{self.port}{self._messages.path}"
 
     def body(self, text: str) -> bytes:
         """Converts a payload to one message, of a row or of rows in columns."""
-        table = json.loads(text)["dataframe_split"]
-        rows = table["data"]
-        self._method = SINGLE if len(rows) == 1 else BATCH
-        message: Any = GetMessageClass(self._service.FindMethodByName(self._method).input_type)()
-        # The fields are in the order of the columns, with names that are legal in protobuf.
-        for index, field in enumerate(message.DESCRIPTOR.fields[: len(table["columns"])]):
-            if self._method == SINGLE:
-                setattr(message, field.name, rows[0][index])
-            else:
-                getattr(message, field.name).extend(row[index] for row in rows)
-        return framed(message.SerializeToString())
+        return framed(self._messages.request(text))
 
 
 class Echo(_Grpc):
@@ -290,11 +244,3 @@ CONTENDERS: tuple[type[Contender], ...] = (Ours, Typed, Http, Mlflow, Echo)
 def framed(message: bytes) -> bytes:
     """Frames a message as gRPC sends it: the flag for compression, the length, the bytes."""
     return b"\0" + len(message).to_bytes(GRPC_HEADER_BYTES - 1, "big") + message
-
-
-def _family(pid: int) -> list[int]:
-    """Returns a process and all its descendants."""
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-        return [pid, *(member for child in children for member in _family(int(child)))]
-    return [pid]

@@ -41,14 +41,7 @@ class Tensors(Ours):
 
     def body(self, text: str) -> bytes:
         """Converts a payload to one gRPC message with a raw tensor for each column."""
-        table = json.loads(text)["dataframe_split"]
-        columns = np.array(table["data"], dtype=float).reshape(-1, len(table["columns"])).T
-        message: Any = REQUEST(
-            model_name="bench",
-            inputs=[{"name": name, "datatype": "FP64", "shape": [columns.shape[1], 1]} for name in table["columns"]],
-            raw_input_contents=[column.tobytes() for column in columns],
-        )
-        return framed(message.SerializeToString())
+        return framed(request(text))
 
     def tensors(self, channel: grpc.Channel, text: str) -> bytes:
         """Returns the message with the answer to a payload."""
@@ -61,6 +54,19 @@ class Tensors(Ours):
         return self.row_answer_bytes
 
     row_answer_bytes = 0
+
+
+def request(text: str) -> bytes:
+    """Converts a payload to a ModelInferRequest with a raw tensor for each column, for the model called bench."""
+    table = json.loads(text)["dataframe_split"]
+    columns = np.array(table["data"], dtype=float).reshape(-1, len(table["columns"])).T
+    message: Any = REQUEST(
+        model_name="bench",
+        inputs=[{"name": name, "datatype": "FP64", "shape": [columns.shape[1], 1]} for name in table["columns"]],
+        raw_input_contents=[column.tobytes() for column in columns],
+    )
+    data: bytes = message.SerializeToString()
+    return data
 
 
 def measure(directory: Path, rounds: int) -> dict[str, Any]:

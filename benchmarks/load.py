@@ -6,9 +6,8 @@ import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.contenders import Contender
 from benchmarks.machine import Stolen
 
 MISSING = (
@@ -20,6 +19,9 @@ TOLERANCE = 0.05
 """Tolerance for the number of answer bytes, because h2load counts the first and last answers of a run in part."""
 
 WARM_UP_S = 1
+LIMIT_S = 60.0
+"""Maximum time that the load generator takes beyond its duration."""
+
 QUIET = 0.02
 """Maximum share of stolen CPU time for a figure that counts at the first attempt."""
 
@@ -29,6 +31,34 @@ _DATA = re.compile(r"traffic: .*\((\d+)\) data")
 
 class LoadError(Exception):
     """A measurement is not valid."""
+
+
+class Target(Protocol):
+    """A running server that is called in one way."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+
+    @property
+    def http2(self) -> bool:
+        """True for gRPC, false for HTTP/1.1."""
+
+    @property
+    def url(self) -> str:
+        """The URL of the calls."""
+
+    def body(self, text: str) -> bytes:
+        """Converts a payload to the body of a request."""
+
+    def answer_bytes(self, answer: str) -> int:
+        """Returns the size in bytes that an answer of `ask` has on the wire."""
+
+    def ask(self, text: str) -> str:
+        """Returns the answer to one payload."""
+
+    def processor_s(self) -> float:
+        """Returns the CPU time of the server in seconds."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,7 @@ def check_installed() -> str:
     return subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run_quietly(server: Contender, text: str, answer: str, *, tries: int, **how: Any) -> Measured:
+def run_quietly(server: Target, text: str, answer: str, *, tries: int, **how: Any) -> Measured:
     """Repeats a run until other machines take almost no CPU time, up to `tries` times, and returns the quietest run.
 
     Raises:
@@ -70,7 +100,7 @@ def run_quietly(server: Contender, text: str, answer: str, *, tries: int, **how:
 
 
 def run(
-    server: Contender,
+    server: Target,
     text: str,
     answer: str,
     *,
@@ -105,27 +135,29 @@ def run(
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     else:
         command += ["--h1", "-H", "content-type: application/json"]
-    log.unlink(missing_ok=True)
     command += [f"-D{seconds}", server.url]
-    if server.http2:
-        # The warm-up is a separate run, because h2load's own option counts the bytes of both together. The bytes are
-        # needed to count answers, because a gRPC error is an HTTP success without data.
-        subprocess.run([*command, f"-D{WARM_UP_S}"], capture_output=True, check=True)
-    else:
-        command.append(f"--warm-up-time={WARM_UP_S}")
+    # The warm-up is a separate run, because h2load's own option counts the bytes of both together. The bytes are
+    # needed to count answers, because a gRPC error is an HTTP success without data.
+    subprocess.run([*command, f"-D{WARM_UP_S}"], capture_output=True, check=True, timeout=LIMIT_S)
+    # Calls that h2load gave up at its end are still in the server. The answer to one more call comes after them.
+    server.ask(text)
+    log.unlink(missing_ok=True)  # h2load appends to the file.
     stolen, cpu_before_s = Stolen(), server.processor_s()
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    limit_s = seconds + LIMIT_S
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit_s).stdout
+    cpu_s = server.processor_s() - cpu_before_s
     share = stolen.share()
     succeeded, *lost = map(int, _groups(_ANSWERS, output))
     (data,) = map(int, _groups(_DATA, output))
     enough = succeeded * server.answer_bytes(answer) * (1 - TOLERANCE)
+    if not succeeded and not sum(lost):
+        raise LoadError(f"{server.name}: no call was answered within {seconds} s")
     if sum(lost) or not succeeded or (server.http2 and data < enough):
         raise LoadError(f"{server.name}: not every call was answered\n{output}")
-    # Calls that h2load gave up at its end are still in the server. The answer to one more call comes after them.
     server.ask(text)
-    cpu_us = (server.processor_s() - cpu_before_s) / succeeded * 1e6
+    cpu_us = cpu_s / succeeded * 1e6
     took_ms = sorted(int(line.split()[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines())
-    quantiles = statistics.quantiles(took_ms, n=100)
+    quantiles = statistics.quantiles(took_ms if len(took_ms) > 1 else took_ms * 2, n=100)
     return Measured(succeeded / seconds, quantiles[49], quantiles[98], cpu_us, share)
 
 

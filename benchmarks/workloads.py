@@ -47,6 +47,7 @@ class Workload:
             signature=mlflow.models.infer_signature(features, model.predict(features)),
             input_example=features.head(5),
             serialization_format="pickle",
+            pip_requirements=["scikit-learn"],  # Otherwise MLflow starts a process to find them.
         )
 
     def payloads(self, count: int) -> list[str]:
