@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlflow_grpc.http.guard import CERTIFICATE_KEY, alternative_names
+from mlflow_grpc.http.upgrades import RequestParser
 
 MAX_HEADER_BYTES = 65_536
 """Maximum size of a request line with its headers, and of the trailers of a request; httptools has no limit."""
@@ -45,6 +46,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = RequestParser(self)
         self._waiting_since: float | None = time.monotonic()  # Since then, headers are awaited.
         self._header_bytes = 0
         self._may_be_in_trailers = False  # True from a chunk size until the chunk or the request goes on.
@@ -106,7 +108,11 @@ class Connection(HttpToolsProtocol):
             raise ValueError(TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        """Starts a request whose headers are complete."""
+        """Starts a request whose headers are complete; not yet one that asks for another protocol."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("This server is not a proxy.")
+            return
         self._waiting_since = None
         self._reports += 1
         super().on_headers_complete()
@@ -124,6 +130,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends a request."""
+        if self.parser.should_upgrade():
+            return
         self._restart()
         self._may_be_in_trailers = False
         super().on_message_complete()

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -323,3 +324,54 @@ def test_a_port_that_is_taken(workers):
             assert server.wait() == 1
             assert f"cannot listen on 127.0.0.1 port {port}" in server.output
             assert "--http-port" in server.output
+
+
+UPGRADE = b"host: x\r\nconnection: keep-alive, Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+"""Headers that Java's HttpClient and `curl --http2` send with the first request of a connection."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 3\r\n\r\nabc", b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_requests_that_ask_for_another_protocol(body, size):
+    """They are answered with HTTP/1.1 and keep their bodies, however they are cut, one after the other."""
+    request = b"POST /invocations HTTP/1.1\r\n" + UPGRADE + body
+    ping = b"GET /ping HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n"
+    data = request + ping + request + b"GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with echo() as server, connected(server) as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(data), size):
+            peer.sendall(data[start : start + size])
+        answers = b"".join(iter(lambda: peer.recv(65_536), b""))
+    assert (
+        re.findall(rb"HTTP/1.1 (\d+) |\r\n\r\n(abc|\n)", answers)
+        == [
+            (b"200", b""),
+            (b"", b"abc"),
+            (b"200", b""),
+            (b"", b"\n"),
+        ]
+        * 2
+    )
+
+
+def test_many_requests_for_another_protocol_at_once():
+    """A thousand of them in a row are answered, and delay other callers no more than ordinary ones."""
+    request = b"POST /invocations HTTP/1.1\r\n" + UPGRADE + b"content-length: 1\r\n\r\nx"
+    last = b"GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with echo() as server, connected(server) as peer:
+        sender = Thread(target=peer.sendall, args=(request * 1000 + last,))
+        sender.start()
+        answers = b"".join(iter(lambda: peer.recv(65_536), b""))
+        sender.join()
+    assert answers.count(b"\r\n\r\nx") == 1000
+
+
+def test_a_tunnel_is_refused():
+    """CONNECT is for proxies."""
+    with echo() as server, connected(server) as peer:
+        peer.sendall(b"CONNECT other:80 HTTP/1.1\r\nhost: other\r\n\r\n")
+        assert peer.recv(65_536).startswith(b"HTTP/1.1 400 ")
