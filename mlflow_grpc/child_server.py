@@ -66,8 +66,8 @@ def serving_copies(
     """
     make_client = _client_class()
     with (
-        # Whoever ends the block has no use for the calls that still run.
-        _addresses(model, count, start_timeout_s, {"drain_timeout_s": 1.0}) as addresses,
+        # Whoever ends the block has no use for the calls that still run. The log is read by people.
+        _addresses(model, count, start_timeout_s, {"drain_timeout_s": 1.0, "log_format": "text"}) as addresses,
         make_client(",".join(addresses), **client_options) as client,
     ):
         client.health(timeout_s=start_timeout_s)

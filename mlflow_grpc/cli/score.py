@@ -15,7 +15,7 @@ from mlflow_grpc.errors import StartError
 
 def _score(arguments: tuple[str, ...]) -> NoReturn:
     from mlflow_grpc_client import PredictError
-    from mlflow_grpc_client._cli.output import complain, silence_grpc
+    from mlflow_grpc_client._cli.output import complain, printable, silence_grpc
     from mlflow_grpc_client._score import command as scoring
     from mlflow_grpc_client._score.arguments import local_parser
     from mlflow_grpc_client._score.errors import ScoreError
@@ -30,7 +30,10 @@ def _score(arguments: tuple[str, ...]) -> NoReturn:
     except (ScoreError, PredictError) as error:
         code = scoring.report(error)
     except StartError as error:
-        complain(str(error))
+        reason, *log_lines = str(error).splitlines()
+        complain(reason)
+        for line in log_lines:
+            click.echo(printable(line), err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = scoring.EXIT_INTERRUPTED

@@ -10,6 +10,7 @@ from collections import deque
 
 from mlflow_grpc.engine.catalog import Catalog
 from mlflow_grpc.engine.concurrency import INTERVAL_S, LoopSample
+from mlflow_grpc.engine.thread_pool import ModelThreadPool
 
 WINDOW_S = 1.0
 """Time over which the utilization is a mean, in seconds."""
@@ -34,14 +35,15 @@ class Utilization:
         self.value = 0.0
         """Mean over the last second."""
         self._catalog = catalog
-        self._samples: deque[tuple[float, ...]] = deque(maxlen=_SAMPLES + 1)
+        self._samples: deque[tuple[LoopSample, dict[ModelThreadPool, float]]] = deque(maxlen=_SAMPLES + 1)
 
     def note(self, sample: LoopSample) -> None:
         """Adds a measurement of the event loop, and reads how long the models' threads have been busy."""
         pools = [entry.engine.threads for entry in self._catalog.entries if not entry.is_shadow]
-        self._samples.append((sample.at, sample.cpu_s, *(pool.busy_s for pool in pools)))
-        (first_at, *first_s), (last_at, *last_s) = self._samples[0], self._samples[-1]
-        if last_at > first_at:
-            sizes = (1, *(pool.concurrency for pool in pools))
-            busiest_s = max((now - then) / size for now, then, size in zip(last_s, first_s, sizes, strict=True))
-            self.value = min(busiest_s / (last_at - first_at), 1.0)
+        self._samples.append((sample, {pool: pool.busy_s for pool in pools}))
+        (first, busy_before_s), (last, busy_s) = self._samples[0], self._samples[-1]
+        if last.at > first.at:
+            # The threads of a model that has replaced another one since then began at 0.
+            shares_s = [(busy_s[pool] - busy_before_s.get(pool, 0.0)) / pool.concurrency for pool in pools]
+            busiest_s = max(last.cpu_s - first.cpu_s, *shares_s, 0.0)
+            self.value = min(busiest_s / (last.at - first.at), 1.0)

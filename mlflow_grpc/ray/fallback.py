@@ -37,6 +37,18 @@ METHODS = {
     },
     "mlflow_grpc.v1.Models": {"ListModels": UNARY, "GetModel": UNARY},
     "grpc.health.v1.Health": {"Check": UNARY, "List": UNARY, "Watch": ANSWERS},
+    "inference.GRPCInferenceService": {
+        **dict.fromkeys(("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata"), UNARY),
+        **dict.fromkeys(("ModelInfer", "ModelConfig", "ModelStatistics"), UNARY),
+        **dict.fromkeys(("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"), UNARY),
+        **{
+            f"{memory}SharedMemory{action}": UNARY
+            for memory in ("System", "Cuda")
+            for action in ("Status", "Register", "Unregister")
+        },
+        **dict.fromkeys(("TraceSetting", "LogSettings"), UNARY),
+        "ModelStreamInfer": STREAM,
+    },
     # Not v1alpha, whose method has the same name.
     "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": STREAM},
 }

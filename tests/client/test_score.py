@@ -107,6 +107,17 @@ def test_missing_values_of_csv(orders, tmp_path):
     assert_same(read(tmp_path / "out.csv"), orders.predict(frame.astype({"count": int})))
 
 
+def test_delimiters_of_csv(orders, tmp_path):
+    """--delimiter takes a character, and the two characters that people write for a tab."""
+    frame = scored.orders(3)
+    for delimiter, argument in ((";", ";"), ("\t", "\t"), ("\t", r"\t")):
+        frame.to_csv(tmp_path / "in.csv", index=False, sep=delimiter)
+        arguments = ("--delimiter", argument, "--overwrite")
+        code, error = orders.score(tmp_path / "in.csv", "-o", tmp_path / "out.csv", *arguments)
+        assert code == 0, error
+        assert_same(read(tmp_path / "out.csv"), orders.predict(frame[scored.INPUTS]))
+
+
 def test_a_folder_and_a_glob(orders, tmp_path):
     """The files of a folder, in any depth and format, and those of a glob are scored in the order of their names;
     files whose names begin with _ or . are left out."""
@@ -213,6 +224,9 @@ def test_a_model_of_other_rows(models, tmp_path):
         (["in.csv", "-o", "old.csv"], "old.csv exists: add --overwrite"),
         (["total.csv", "-o", "out.csv", "--keep", "total"], "add --prefix"),
         (["in.csv", "-o", "out.csv", "-m", "other"], "other"),
+        (["empty.csv", "-o", "out.csv"], "empty.csv cannot be read: "),
+        (["text.parquet", "-o", "out.csv"], "text.parquet cannot be read: "),
+        (["in.csv", "-o", "out.csv", "--delimiter", "||"], "'||' is not a delimiter: use one ASCII character"),
     ],
 )
 def test_usage(orders, tmp_path, monkeypatch, arguments, reason):
@@ -222,6 +236,8 @@ def test_usage(orders, tmp_path, monkeypatch, arguments, reason):
     write(scored.orders(5).assign(total=1), tmp_path / "total.csv")
     write(scored.orders(5)[["price"]], tmp_path / "half.csv")
     (tmp_path / "old.csv").write_text("x")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "text.parquet").write_text("x")
     before = sorted(tmp_path.iterdir())
     code, error = orders.score(*arguments)
     assert (code, reason in error) == (2, True), error

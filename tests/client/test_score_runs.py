@@ -86,8 +86,8 @@ def test_rows_that_the_model_refuses(orders, tmp_path, name):
 
 
 def test_rows_that_cannot_be_read(orders, tmp_path):
-    """Rows of CSV with other types or too few values, and lines that are not JSON, are in the errors file, and all
-    others are scored."""
+    """Rows of CSV with other types, too few values, or texts that are not UTF-8, and lines that are not JSON, are in the
+    errors file, and all others are scored, also if a call has no other rows."""
     frame = scored.orders(6)[scored.INPUTS].assign(name=list("abcdef"))
     lines = frame.to_csv(index=False).splitlines()
     lines[2] = lines[2].replace(lines[2].split(",")[0], "cheap")
@@ -105,6 +105,13 @@ def test_rows_that_cannot_be_read(orders, tmp_path):
             (3, "the row has 1 values, and the header 5 names"),
             (4, "count: '1e99' is not a whole number"),
         ]
+    (tmp_path / "in.csv").write_bytes("\n".join(lines).replace(",a,", ",\u00fc,").encode("latin-1"))
+    code, error = orders.score(
+        tmp_path / "in.csv", "-o", tmp_path / "latin.csv", "--on-error", "skip", "--keep", "name"
+    )
+    assert code == 3, error
+    assert read(tmp_path / "latin.csv")["name"].tolist() == ["c", "f"]
+    assert errors_of(tmp_path / "latin.csv.errors.jsonl")[0]["reason"] == "name: b'\\xfc' is not UTF-8"
     records = frame.round(6).to_json(orient="records", lines=True).splitlines()
     records[1:3] = ["{", "[1]"]
     (tmp_path / "in.jsonl").write_text("\n".join(records))

@@ -586,6 +586,27 @@ def test_a_loading_model_is_retried(make_client, scripted_server, fast_retries):
     assert len(scripted_server.calls) == 8
 
 
+def test_typed_rpcs_of_a_starting_server_are_awaited(make_client, scripted_server, fast_retries):
+    """A ready model with types may have no typed RPC until the server has loaded the others, which health says: until
+    then the call is retried, and Unavailable in the end."""
+    model = _wire.Model(name="a", state="READY", input={}, rpcs=[{"path": "/MLflow/predict"}])
+    states = iter(["NOT_SERVING", "SERVING"])
+
+    def behaviour(data, context):
+        if data:
+            return model.SerializeToString()
+        return _wire.HealthCheckResponse(status=next(states, "NOT_SERVING")).SerializeToString()
+
+    scripted_server.behaviour = behaviour
+    client = make_client(scripted_server.address)
+    with pytest.raises(PredictError, match="The model a has no typed RPC on this server") as caught:
+        client.model("a").predict(a=1)
+    assert (caught.value.code, len(scripted_server.calls)) == (grpc.StatusCode.UNIMPLEMENTED, 4)
+    with pytest.raises(Unavailable, match="The model a has no typed RPC yet"):
+        client.model("a").predict(a=1)
+    assert len(scripted_server.calls) == 4 + 2 * 5
+
+
 def test_retries_for_a_loading_model_stop_at_the_deadline(make_client, scripted_server):
     """A pause that does not fit into the deadline is not made."""
     model = _wire.Model(name="a", state="LOADING")

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import requests
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 from mlflow_grpc_client import Client
 
@@ -25,6 +28,10 @@ pytestmark = pytest.mark.slow
 
 SERVICE = "model_grpc_service.ModelgRPCService"
 RECORD = {"sepal_length_cm": 6.7, "sepal_width_cm": 3.0, "petal_length_cm": 5.2, "petal_width_cm": 2.3}
+BUFFER_BYTES = 1024 * 1024
+"""Envoy's default for the buffer of a call."""
+LARGE_ROWS = 100_000
+LARGE = json.dumps({"dataframe_split": {"columns": list(RECORD), "data": [list(RECORD.values())] * LARGE_ROWS}})
 DEFAULT_TIMEOUT_S = 15.0
 """Time limit of a call in Envoy, unless a configuration turns it off."""
 
@@ -76,6 +83,48 @@ def test_json_reaches_mlflow_proto(envoy, expected):
     first, second = post(envoy, "MLflowStream/predict_many", [{"value": text(RECORD)}, {"value": "x"}]).json()
     assert json.loads(first["value"]) == {"predictions": [expected]}
     assert second["error"]["reason"] == "BAD_REQUEST"
+
+
+def test_large_json(envoy, expected):
+    """Requests and answers in JSON may exceed the buffer of 1 MiB that Envoy has by default."""
+    answer = post(envoy, "MLflow/predict", {"value": LARGE})
+    assert answer.status_code == 200, answer.text[:200]
+    assert len(answer.content) > BUFFER_BYTES
+    assert json.loads(answer.json()["value"]) == {"predictions": [expected] * LARGE_ROWS}
+
+
+class Refusing(grpc.GenericRpcHandler):
+    """A server that is healthy and refuses all other calls, as one that drains before Envoy knows."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def service(self, details: Any) -> Any:
+        """Returns the handler of any method."""
+        if details.method == "/grpc.health.v1.Health/Check":
+            serving = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: serving)
+        return grpc.unary_unary_rpc_method_handler(self._refuse)
+
+    def _refuse(self, request: bytes, context: grpc.ServicerContext) -> None:
+        self.refusals += 1
+        context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+
+
+def test_large_calls_are_repeated(iris, expected, tmp_path):  # noqa: F811 - a fixture
+    """Envoy repeats a refused call of more than 1 MiB on another server."""
+    refusing = Refusing()
+    server = grpc.server(ThreadPoolExecutor(2), [refusing], options=[("grpc.max_receive_message_length", -1)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    running = Envoy([int(iris.address.rpartition(":")[2]), port], tmp_path)
+    with running.process, Caller(running.address) as call:
+        running.wait_until_up(2)
+        deadline = time.monotonic() + 60
+        while not refusing.refusals:  # Envoy chooses the server at random.
+            assert json.loads(call(LARGE)) == {"predictions": [expected] * LARGE_ROWS}
+            assert time.monotonic() < deadline
+    server.stop(None).wait()
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_file_and_a_model(model, tmp_path, processes):
     ("arguments", "code", "reason"),
     [
         (["-m", "{model}", "nothing.csv", "-o", "out.csv"], 2, "there is no such file"),
-        (["-m", "nowhere", "{input}", "-o", "out.csv"], 2, "nowhere"),
+        (["-m", "nowhere", "{input}", "-o", "out.csv"], 2, "\nError: no model at nowhere: "),
         (["{input}", "-o", "out.csv"], 2, "-m/--model-uri"),
         (["-m", "{model}", "{input}", "-o", "out.csv", "--processes", "0"], 2, "not a whole number above 0"),
     ],

@@ -10,9 +10,17 @@ from mlflow_grpc_client._options import RETRY_PAUSES_S
 
 from mlflow_grpc import protos
 from tests.ray.calls import ROWS, full, held, outcome, text
+from tests.support import tensors
 from tests.support.typed import TypedCaller, plain
 
 PREDICT, PREDICT_MANY = "/MLflow/predict", "/MLflowStream/predict_many"
+
+INFERENCE = f"/{tensors.NAME}"
+
+FLOWERS = tensors.request(
+    "iris", *((name, "FP64", [row[index] for row in ROWS["data"]]) for index, name in enumerate(ROWS["columns"]))
+).SerializeToString()
+"""A request of the Open Inference Protocol with both rows."""
 
 ATTEMPTS = 1 + len(RETRY_PAUSES_S)
 
@@ -36,6 +44,12 @@ CASES: dict[str, tuple[str, str, list[bytes], dict[str, Any]]] = {
     "health of no service": ("unary", "/grpc.health.v1.Health/Check", [b"\n\x05other"], {}),
     "typed models": ("unary", "/model_grpc_service.ModelgRPCService/get_models", [b""], {}),
     "no typed RPC": ("unary", "/model_grpc_service.ModelgRPCService/other_predict", [b""], {}),
+    "tensors": ("unary", f"{INFERENCE}/ModelInfer", [FLOWERS], {}),
+    "tensors of no model": ("unary", f"{INFERENCE}/ModelInfer", [tensors.request("other").SerializeToString()], {}),
+    "stream of tensors": ("stream", f"{INFERENCE}/ModelStreamInfer", [FLOWERS, FLOWERS], {}),
+    "model of tensors": ("unary", f"{INFERENCE}/ModelReady", [b"\n\x04iris"], {}),
+    "memory of Triton": ("unary", f"{INFERENCE}/SystemSharedMemoryStatus", [b""], {}),
+    "list of flights": ("answers", "/arrow.flight.protocol.FlightService/ListFlights", [b""], {}),
     "reflection": ("stream", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", [b":\x01*"], {}),
 }
 """Form, path, messages and metadata of calls. The reflection request asks for the list of services."""

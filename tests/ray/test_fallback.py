@@ -4,6 +4,10 @@ import pytest
 from mlflow_grpc_client import Client, ResourceExhausted
 
 from mlflow_grpc import protos
+from mlflow_grpc.config import Configuration, ModelConfig
+from mlflow_grpc.host import Host
+from mlflow_grpc.services import reflection
+from mlflow_grpc.settings import Settings
 from tests.ray.calls import ROWS, full, outcome, text
 from tests.ray.conftest import cluster_in
 from tests.ray.test_answers import CASES
@@ -17,18 +21,19 @@ def cluster(models):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of Ray, as it is imported.
-@pytest.mark.parametrize(
-    "service", ["MLflow", "MLflowStream", "arrow.flight.protocol.FlightService", "mlflow_grpc.v1.Models"]
-)
-def test_forms_are_those_of_the_protos(service):
-    """The wrapper gets every RPC of a service, with the form that its .proto file declares."""
+def test_forms_are_those_of_the_protos():
+    """The wrapper gets every RPC of every service of a host, with the form that its .proto file declares."""
     from mlflow_grpc.ray.fallback import METHODS
 
+    host = Host(Settings(model_uri="/none"), Configuration(models=(ModelConfig(uri="/none"),)))
     declared = {
-        method.name: f"{_arity(method.client_streaming)}_{_arity(method.server_streaming)}"
-        for method in protos.service(service).methods
+        name: {
+            method.name: f"{_arity(method.client_streaming)}_{_arity(method.server_streaming)}"
+            for method in protos.service(name).methods
+        }
+        for name in host.services
     }
-    assert METHODS[service] == declared
+    assert {**declared, reflection.NAME_V1: {"ServerReflectionInfo": "stream_stream"}} == METHODS
 
 
 def _arity(streams: bool) -> str:

@@ -92,7 +92,13 @@ def add_scoring(arguments: argparse.ArgumentParser) -> None:
     )
     add("--input-format", choices=INPUT_FORMATS, help="the format of the input (default: by the ends of names)")
     add("--output-format", choices=INPUT_FORMATS, help="the format of the output (default: by the end of its name)")
-    add("--delimiter", default=",", metavar="CHARACTER", help="the delimiter of CSV files of the input (%(default)s)")
+    add(
+        "--delimiter",
+        type=_delimiter,
+        default=",",
+        metavar="CHARACTER",
+        help=r"the delimiter of CSV files of the input, such as ; or \t (%(default)s)",
+    )
     add("--columns", type=_names, metavar="A,B", help="the input columns for the model (default: those that it takes)")
     add("--keep", type=_names, default=(), metavar="A,B", help="input columns to copy to the output; * for all")
     add("--prefix", default="", metavar="TEXT", help="a text before the names of predicted columns in the output")
@@ -140,6 +146,13 @@ def add_scoring(arguments: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a call is tried again while the server is away or overloaded (%(default)g)",
     )
+
+
+def _delimiter(text: str) -> str:
+    delimiter = "\t" if text == r"\t" else text
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise argparse.ArgumentTypeError(rf"{text!r} is not a delimiter: use one ASCII character, or \t for a tab")
+    return delimiter
 
 
 def _positive(text: str) -> int:

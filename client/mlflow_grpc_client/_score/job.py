@@ -62,8 +62,8 @@ class Job:
             name: Name of the model; empty for the only one.
 
         Raises:
-            InvalidUsage: The files do not fit the model, or the run to resume was another one.
-            ScoreError: A file cannot be read or written before the first row is scored.
+            InvalidUsage: A file cannot be read or does not fit the model, or the run to resume was another one.
+            ScoreError: A file cannot be written before the first row is scored.
             PredictError: No server answers.
 
         """

@@ -42,11 +42,13 @@ def plan_of(file: InputFile, calls: Calls, reading: Reading) -> tuple[FilePlan, 
     """The columns of a file for the model and to keep, and those to read; None for all of each row.
 
     Raises:
-        InvalidUsage: The file lacks a column.
-        ScoreError: The file cannot be read.
+        InvalidUsage: The file cannot be read, or lacks a column.
 
     """
-    names = readers.names_in(file, reading.delimiter)
+    try:
+        names = readers.names_in(file, reading.delimiter)
+    except ScoreError as error:
+        raise InvalidUsage(str(error)) from None
     label = file.location.label
     try:
         inputs = calls.inputs(names)
@@ -74,8 +76,7 @@ class Pipeline:
         """Takes the input and the output.
 
         Raises:
-            InvalidUsage: A file lacks a column.
-            ScoreError: A file cannot be read.
+            InvalidUsage: A file cannot be read, or lacks a column.
 
         """
         self._files = files

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlflow_grpc_client._score.chunks import Chunk, tables_of
+from mlflow_grpc_client._score.chunks import Chunk, selected, tables_of
 from mlflow_grpc_client._score.errors import ScoreError
 from mlflow_grpc_client._score.files import InputFile
 
@@ -153,6 +153,7 @@ def _csv_reader(file: InputFile, delimiter: str, names: list[str] | None, refuse
         include_columns=names or [],
         column_types=dict.fromkeys(names or [], pa.string()),
         strings_can_be_null=False,
+        check_utf8=False,  # `_not_utf8` checks, since one value must not end the whole run.
     )
     reader = pyarrow.csv.open_csv(
         data,
@@ -176,7 +177,7 @@ def _csv_chunks(file: InputFile, size: int, names: list[str] | None, delimiter: 
 
     reader, raw = _csv_reader(file, delimiter, names, refuse)
     start = position = skip  # The first row of the next chunk, and the row after the last one that was read.
-    tables: list[Any] = []
+    tables: list[Any] = [_no_rows(reader.schema)]
     positions: list[int] = []
     faults: dict[int, str] = {}
     number = 0
@@ -207,30 +208,59 @@ def _csv_chunks(file: InputFile, size: int, names: list[str] | None, delimiter: 
         start = end
 
 
+def _no_rows(schema: Any) -> Any:
+    """A batch without rows, for a chunk in which no row can be read."""
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
 def _csv_chunk(
     file: InputFile, tables: list[Any], positions: list[int], faults: dict[int, str], start: int, end: int, raw: Any
 ) -> Chunk:
     """Takes the rows from `start` to `end` out of those that were read."""
     count = bisect.bisect_left(positions, end)
-    table = pa.Table.from_batches(tables) if tables else pa.table({})
-    tables[:] = table.slice(count).to_batches()
+    table = pa.Table.from_batches(tables)
+    tables[:] = table.slice(count).to_batches() or [_no_rows(table.schema)]
     offsets = [position - start for position in positions[:count]]
     del positions[:count]
     reasons = {number - start: faults[number] for number in range(start, end) if number in faults} if faults else {}
     for number in range(start, end) if faults else ():
         faults.pop(number, None)
+    rows = table.slice(0, count)
+    if unreadable := _not_utf8(rows):
+        reasons |= {offsets[row]: reason for row, reason in unreadable.items()}
+        readable = [row for row in range(count) if row not in unreadable]
+        rows, offsets = selected(rows, readable), [offsets[row] for row in readable]
     progress = min(1.0, raw.tell() / file.size) if file.size else 1.0
     return Chunk(
         file.location.label,
         start,
         start,
         end - start,
-        table.slice(0, count),
+        rows,
         offsets,
         reasons,
         "csv",
         progress=progress,
     )
+
+
+def _not_utf8(texts: Any) -> dict[int, str]:
+    """Why rows of texts cannot be read, by their positions: a text is not UTF-8."""
+    reasons: dict[int, str] = {}
+    for name, column in zip(texts.column_names, texts.columns, strict=True):
+        if not _is_valid(column):
+            for row, data in enumerate(column.cast(pa.binary()).to_pylist()):
+                if data.decode(errors="replace").encode() != data:
+                    reasons.setdefault(row, f"{name}: {data[:50]!r} is not UTF-8")
+    return reasons
+
+
+def _is_valid(column: Any) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _line_chunks(file: InputFile, size: int, skip: int) -> Iterator[Chunk]:

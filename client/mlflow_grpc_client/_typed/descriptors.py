@@ -61,6 +61,15 @@ def label_of(model: Any) -> str:
     return f"{model.name}/{model.version}" if model.version else str(model.name)
 
 
+def awaits_typed(model: Any) -> bool:
+    """True for a model of a message mlflow_grpc.v1.Model that is ready and has types, but no typed RPC now.
+
+    A server makes the typed RPCs once all of its models are loaded.
+    """
+    is_typed = model.state == model.READY and model.HasField("input")
+    return bool(is_typed and model.rpcs and all(_kind(rpc) is None for rpc in model.rpcs))
+
+
 def check_typed(model: Any) -> None:
     """Checks that the model of a message mlflow_grpc.v1.Model has typed RPCs now.
 
@@ -76,7 +85,7 @@ def check_typed(model: Any) -> None:
     elif not model.rpcs:
         problem = "has no endpoint"
     elif all(_kind(rpc) is None for rpc in model.rpcs):
-        reason = "typed RPC on this server, or not yet" if model.HasField("input") else "signature, so no types"
+        reason = "typed RPC on this server" if model.HasField("input") else "signature, so no types"
         problem = f"has no {reason}: use client.predict(data, model={label!r})"
     else:
         return

@@ -101,7 +101,11 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
         PredictError: There is no such model, it has no types, or the server does not describe them.
 
     """
-    model = yield from _ready_model(fetch)
+    model, is_loading = yield from _ready_model(fetch)
+    if is_loading and model.state == model.READY:
+        label = descriptors.label_of(model)
+        message = f"The model {label} has no typed RPC yet, because the server loads other models."
+        raise failure(grpc.StatusCode.UNAVAILABLE, message)
     descriptors.check_typed(model)
     if fetch.cached is not None and fetch.cached.types_key == descriptors.types_key(model):
         return fetch.cached
@@ -113,15 +117,33 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
         raise failure(grpc.StatusCode.INTERNAL, message) from None
 
 
-def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, Any]:
-    """The message mlflow_grpc.v1.Model. A model that is not ready after the last retry is returned as it is."""
+def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, tuple[Any, bool]]:
+    """The message mlflow_grpc.v1.Model, and True if the model or the server was still loading at the last retry."""
     for pause_s in _options.RETRY_PAUSES_S:
-        model = yield from _model(fetch)
-        if model.state != model.LOADING:
-            return model
-        if not (yield Pause(pause_s)):
-            return model
-    return (yield from _model(fetch))
+        model, is_loading = yield from _model_now(fetch)
+        if not is_loading or not (yield Pause(pause_s)):
+            return model, is_loading
+    return (yield from _model_now(fetch))
+
+
+def _model_now(fetch: FetchContract) -> Generator[Call, Any, tuple[Any, bool]]:
+    model = yield from _model(fetch)
+    if descriptors.awaits_typed(model):
+        return model, (yield from _is_starting(fetch))
+    return model, model.state == model.LOADING
+
+
+def _is_starting(fetch: FetchContract) -> Generator[Call, Any, bool]:
+    """True if the server does not say that it is healthy, which it does once all models are loaded."""
+    try:
+        answer = yield fetch.make_call(
+            _wire.HEALTH_CHECK, _wire.HealthCheckRequest(), _wire.HealthCheckResponse, lambda response: response
+        )
+    except PredictError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        return False
+    return bool(answer.status != answer.SERVING)
 
 
 def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
