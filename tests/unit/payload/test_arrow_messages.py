@@ -148,6 +148,35 @@ def test_deltas_and_replacements_of_dictionaries():
         assert values == [["a", "b"], ["c", "a"]]
 
 
+def test_additions_to_dictionaries_are_limited(monkeypatch):
+    """Each addition to a dictionary counts with its header, and their number is limited until one replaces them."""
+    sink = pa.BufferOutputStream()
+    tables = [
+        pa.table({"x": pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(texts))})
+        for indices, texts in (([0], ["a"]), ([1], ["a", "b"]))
+    ]
+    with pa.ipc.new_stream(
+        sink, tables[0].schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    ) as writer:
+        for table in tables:
+            writer.write_table(table)
+    schema, dictionary, batch, addition, _ = split_stream(sink.getvalue().to_pybytes())
+    incoming = IncomingTable(1_000)
+    incoming.add(*schema)
+    with pytest.raises(InvalidPayload, match="takes more than 8000 bytes"):
+        for _ in range(8_000 // len(addition[0])):
+            incoming.add(*addition)
+    monkeypatch.setattr("mlflow_grpc.payload.arrow.incoming.MAX_DICTIONARIES", 3)
+    incoming = IncomingTable(1_000)
+    for message in (schema, dictionary, addition, addition, dictionary, addition, addition):
+        incoming.add(*message)
+    rows = incoming.add(*batch)
+    assert rows is not None
+    assert rows.read().column("x").to_pylist() == ["a"]
+    with pytest.raises(InvalidPayload, match="more than 3 messages"):
+        incoming.add(*addition)
+
+
 def test_sizes_count_what_is_shared():
     """Texts in a dictionary count as often as they occur, and each null takes a byte."""
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int8()), pa.array(["x" * 1_000]))
