@@ -398,6 +398,14 @@ FAULTS: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
     "a wrong decompressed size": ([SCHEMA, _long(0, 8_008)], "Arrow says that it is broken"),
     "a negative decompressed size": ([SCHEMA, _long(0, -5)], "declares no valid size"),
     "a billion nulls": (_of_nulls(10**9), "takes more than 524288 bytes"),
+    "many small numbers": (
+        _messages(pa.table({"x": np.zeros(70_000, np.int8)}), compression="zstd"),
+        "takes more than 524288 bytes",
+    ),
+    "empty lists": (
+        _messages(pa.table({"x": [1.0] * 9_000, "y": [[]] * 9_000}), compression="zstd"),
+        "takes more than 524288 bytes",
+    ),
     "a long text in a dictionary": (_of_one_long_text(1_000), "takes more than 524288 bytes|x has the Arrow type"),
     "a header of another type": ([SCHEMA, (SCHEMA[0].replace(b"\x01", b"\x05"), b"")], "cannot be read"),
 }

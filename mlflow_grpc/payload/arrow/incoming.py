@@ -175,8 +175,8 @@ class IncomingTable:
         self._dictionary_bytes += size
         if self._dictionary_count > MAX_DICTIONARIES:
             raise InvalidPayload(
-                f"The dictionaries of the stream came in more than {MAX_DICTIONARIES} messages. Replace a dictionary in "
-                "place of adding to it.",
+                f"The dictionaries of the stream came in more than {MAX_DICTIONARIES} messages. Replace a dictionary "
+                "in place of adding to it.",
                 reason="PAYLOAD_TOO_LARGE",
             )
         if self._dictionary_bytes > self._max_bytes:
