@@ -5,9 +5,11 @@ Not part of `make test`; `make interop` lists what it needs.
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +40,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("g++")
     folder = tmp_path_factory.mktemp("cpp-flight")
     shutil.copy(EXAMPLE, folder)
-    run("sh", "-ec", commands()[0].replace("cd client/examples/cpp-flight\n", ""), cwd=folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # Its `python` has pyarrow.
+    run("sh", "-ec", commands()[0].replace("cd client/examples/cpp-flight\n", ""), cwd=folder, PATH=path)
     return folder
 
 

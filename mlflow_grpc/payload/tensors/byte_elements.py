@@ -62,7 +62,7 @@ def texts(tensor: InputTensor) -> list[str]:
     try:
         return [element.decode() for element in tensor.elements]
     except UnicodeDecodeError as error:
-        index = next(index for index, element in enumerate(tensor.elements) if element is error.object)
+        index = next(index for index, element in enumerate(tensor.elements) if element == error.object)
         refuse_input(tensor.name, f"its element {index} is not UTF-8; describe other bytes by a content_type")
 
 
