@@ -147,7 +147,7 @@ class Exchange:
         """Makes the answers to batches without rows, once the schema is known."""
         schema = self._schema if self._schema is not None else pa.schema([])
         empty = pieces_of(memoryview(pa.RecordBatch.from_pylist([], schema=schema).serialize()))
-        nothing = (b"", b"")
+        nothing = (b"", memoryview(b""))
         return [
             flight_data(*(empty if has_table else nothing), app_metadata)
             for app_metadata, has_table in self._waiting.take()
