@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
@@ -145,10 +146,7 @@ class FlightServicer:
 
         """
         if descriptor.type != _Descriptor.CMD:
-            call.names_version = len(descriptor.path) > 1
-            entry = self._catalog.resolve("/".join(descriptor.path))
-            call_model(call, entry)
-            return entry, None
+            return self._called("/".join(descriptor.path), call), None
         try:
             command = json.loads(descriptor.cmd)
         except (ValueError, RecursionError):
@@ -160,10 +158,14 @@ class FlightServicer:
             raise InvalidPayload(
                 'The command of a descriptor must be a JSON object like {"model": "name", "params": {"top_k": 3}}.'
             )
-        call.names_version = "/" in model
-        entry = self._catalog.resolve(model)
+        return self._called(model, call), params
+
+    def _called(self, label: str, call: GrpcCall) -> Entry:
+        """Returns the model of a label; without one, the metadata may name the model."""
+        call.names_version = "/" in label
+        entry = self._catalog.resolve(label or call.metadata(MODEL_KEY))
         call_model(call, entry)
-        return entry, params
+        return entry
 
     async def _model(self, entry: Entry) -> "TableModel":
         return await tables.table_model(entry.engine.model, self._max_bytes)

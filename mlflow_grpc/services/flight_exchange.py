@@ -29,6 +29,9 @@ READ_AHEAD = 8
 """Maximum number of batches of an exchange in the server at a time. A batch has thousands of rows, so a few of them
 occupy the model."""
 
+MAX_WAITING = 65_536
+"""Maximum number of messages of an exchange that wait for a schema."""
+
 Item = tuple[TableRows | None, bytes]
 """Rows to predict, or None for a message that has only app_metadata, and the app_metadata."""
 
@@ -62,7 +65,8 @@ class Exchange:
         self._reader: TableReader | None = None
         self._app_metadata: deque[bytes] = deque()  # Of the items whose answers have not been made, in order.
         self._schema: pa.Schema | None = None  # Of the answers, once it has been sent.
-        self._held: list[bytes] = []  # The app_metadata of answers without rows before the schema is known.
+        self._waiting = _Waiting(max_message_bytes)  # For the schema of the answers: answers without rows.
+        self._max_bytes = max_message_bytes
 
     async def answer(self, messages: AsyncIterator[Any]) -> None:
         """Answers all batches.
@@ -75,16 +79,16 @@ class Exchange:
             ServingError: As in `Engine.predict`.
 
         """
-        early: list[FlightData] = []
+        early = _Waiting(self._max_bytes)  # For the schema of the table: messages that have only app_metadata.
         while self._reader is None:
             try:
                 item = await self._take(await anext(messages))
             except StopAsyncIteration:
                 raise InvalidPayload("The exchange has no schema. Begin it with the schema of the table.") from None
             if item is not None:
-                early.append(flight_data(b"", b"", item[1]))
+                early.add(item[1], "its schema", has_table=False)
         opening = [] if self._model.writer.schema is None else self._begin(self._model.writer.schema)
-        for message in [*opening, *early]:
+        for message in [*opening, *(flight_data(b"", b"", app_metadata) for app_metadata, _ in early.take())]:
             await self._call.write(message)
         await answer_in_order(
             _Items(self._take, messages),
@@ -124,10 +128,10 @@ class Exchange:
     def _outputs(self, answer: TableAnswer) -> list[FlightData]:
         """Makes the messages of an answer, and those of the schema before the first one."""
         app_metadata = self._app_metadata.popleft()
-        if answer is _NO_TABLE:
+        if answer is _NO_TABLE and not self._waiting:
             return [flight_data(b"", b"", app_metadata)]
-        if answer is _NO_ROWS:
-            self._held.append(app_metadata)
+        if answer is _NO_TABLE or answer is _NO_ROWS:
+            self._waiting.add(app_metadata, "a batch with rows", has_table=answer is _NO_ROWS)
             return [] if self._schema is None else self._empty_answers()
         opening = [] if self._schema is not None else [*self._begin(answer.batch.schema), *self._empty_answers()]
         pieces = answer.messages
@@ -141,10 +145,57 @@ class Exchange:
 
     def _empty_answers(self) -> list[FlightData]:
         """Makes the answers to batches without rows, once the schema is known."""
-        held, self._held = self._held, []
         schema = self._schema if self._schema is not None else pa.schema([])
-        empty = pa.RecordBatch.from_pylist([], schema=schema)
-        return [flight_data(*pieces_of(memoryview(empty.serialize())), app_metadata) for app_metadata in held]
+        empty = pieces_of(memoryview(pa.RecordBatch.from_pylist([], schema=schema).serialize()))
+        nothing = (b"", memoryview(b""))
+        return [
+            flight_data(*(empty if has_table else nothing), app_metadata)
+            for app_metadata, has_table in self._waiting.take()
+        ]
+
+
+class _Waiting:
+    """The app_metadata of messages that cannot be answered yet."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Starts empty.
+
+        Args:
+            max_bytes: Maximum size of all app_metadata, in bytes.
+
+        """
+        self._items: list[tuple[bytes, bool]] = []
+        self._bytes = 0
+        self._max_bytes = max_bytes
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, app_metadata: bytes, what: str, *, has_table: bool) -> None:
+        """Adds that of a message.
+
+        Args:
+            app_metadata: The app_metadata.
+            what: What the messages wait for, for the error.
+            has_table: True for a batch without rows; False for a message that has only app_metadata.
+
+        Raises:
+            InvalidPayload: There are too many.
+
+        """
+        self._items.append((app_metadata, has_table))
+        self._bytes += len(app_metadata)
+        if len(self._items) > MAX_WAITING or self._bytes > self._max_bytes:
+            raise InvalidPayload(
+                f"The exchange has too many messages, or too much app_metadata, before {what}: they are answered after "
+                f"it, and at most {MAX_WAITING} messages and {self._max_bytes} bytes wait. Send {what} earlier.",
+                reason="PAYLOAD_TOO_LARGE",
+            )
+
+    def take(self) -> list[tuple[bytes, bool]]:
+        """Removes and returns all: the app_metadata, and whether there is an empty table with it."""
+        items, self._items, self._bytes = self._items, [], 0
+        return items
 
 
 class _Items(AsyncIterator[Item]):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -276,3 +277,52 @@ def test_an_array_is_the_models_own(served):
     caller, _ = served("no_signature")
     first = caller.infer(tensors.request("no_signature", ("x", "FP64", np.arange(4.0).tolist())))
     assert tensors.values(first)["output-0"][0]["input"]["cells"][3] == "float 3.0"
+
+
+def refused(served: Served, name: str, *inputs: tuple[str, str, list[Any]], **more: Any) -> str:
+    """Returns the message of a request that is refused."""
+    status, message = served(name)[0].outcome(tensors.request(name, *inputs, **more))
+    assert status == "INVALID_ARGUMENT", message
+    return str(message)
+
+
+@pytest.mark.parametrize(("name", "column"), [("no_signature", "x"), ("tensor", "input-0"), ("named_list", "vector")])
+@pytest.mark.parametrize("shape", [[2**40, 0], [10**7, 0], [0, 2**40, 2**40], [2, 0, 2**20]], ids=str)
+@pytest.mark.parametrize("content_type", ["pd", "np"])
+def test_shapes_without_elements_take_no_memory(served, name, column, shape, content_type):
+    """A declared shape of no elements makes no millions of empty lists, whatever the model gets."""
+    sent = {"shapes": {column: shape}, "content_type": content_type}
+    served(name)
+    tracemalloc.start()
+    try:
+        assert "empty lists" in refused(served, name, (column, "FP32", []), **sent)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_empty_lists_in_an_array_column(served):
+    """Rows of empty lists are those of JSON, and an array without elements has the shape of the tensor."""
+    payload = {"dataframe_records": [{"vector": []}, {"vector": []}]}
+    same(
+        served,
+        "rows_named_list",
+        payload,
+        tensors.request("rows_named_list", ("vector", "FP64", []), shapes={"vector": [2, 0]}),
+    )
+    sent = tensors.request("no_signature", ("x", "FP64", []), shapes={"x": [65_536, 0]})
+    assert echoed(served("no_signature")[0].infer(sent))[0]["input"]["shape"] == [65_536, 0]
+
+
+def test_a_tensor_without_dimensions(served):
+    """A scalar in place of a tensor is refused with the shape that the model takes."""
+    assert "its shape is [], and the model takes [-1, 2]" in refused(
+        served, "tensor", ("input-0", "FP32", [1]), shapes={"input-0": []}
+    )
+
+
+@pytest.mark.parametrize(("name", "column"), [("no_signature", "x"), ("tensor_named", "text")])
+def test_one_long_text_among_short_ones(served, name, column):
+    """An array gives each text the size of the longest, so one that needs more memory than the request is refused."""
+    texts = ["x" * 100_000, *[""] * 99_999]
+    assert "would take 40000000000 bytes" in refused(served, name, (column, "BYTES", texts), shapes={column: [100_000]})

@@ -153,6 +153,43 @@ def test_batches_without_rows(client):
     assert exchange(client, "undeclared", xs())[0].num_columns == 0
 
 
+def test_messages_without_a_table_wait_in_their_turn(client):
+    """Before the schema of the answers is known, a message that has only app_metadata does not overtake a batch."""
+    writer, reader = client.do_exchange(descriptor("undeclared"), flight.FlightCallOptions(timeout=30))
+    with writer:
+        writer.begin(pa.schema([("x", pa.float64())]))
+        writer.write_with_metadata(pa.record_batch({"x": pa.array([], pa.float64())}), b"no rows")
+        writer.write_metadata(b"no table")
+        writer.write_with_metadata(pa.record_batch({"x": [1.0]}), b"a row")
+        writer.done_writing()
+        chunks = [(chunk.app_metadata.to_pybytes(), chunk.data) for chunk in reader]
+    assert [(app_metadata, None if data is None else data.num_rows) for app_metadata, data in chunks] == [
+        (b"no rows", 0), (b"no table", None), (b"a row", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["double", "undeclared"])
+def test_what_waits_for_a_schema_is_limited(server, model):
+    """Messages that cannot be answered yet are refused before they take more than the size of a message."""
+    empty = _messages(pa.RecordBatch.from_pylist([], xs().schema))[1]
+    waiting = FlightData(data_header=empty[0], data_body=empty[1], app_metadata=b"m" * 60_000)
+    opening = [_first(model, SCHEMA)]
+    if model == "double":  # Its answers have a schema, so they wait for the schema of the table only.
+        path = FlightDescriptor(type=FlightDescriptor.PATH, path=[model])
+        opening, waiting = [FlightData(flight_descriptor=path)], FlightData(app_metadata=b"m" * 60_000)
+    status, details = _outcome(server, [*opening, waiting, waiting])
+    assert status == "INVALID_ARGUMENT"
+    assert "at most 65536 messages and 65536 bytes wait" in details
+
+
+def test_the_metadata_names_the_model_of_an_empty_path(client):
+    """As in other calls, the metadata mlflow-model names the model that a descriptor leaves open."""
+    named = flight.FlightCallOptions(timeout=30, headers=[(b"mlflow-model", b"factor/1")])
+    for nameless in (flight.FlightDescriptor.for_path(), flight.FlightDescriptor.for_command(json.dumps({}))):
+        assert client.get_schema(nameless, named).schema == pa.schema([("x", pa.float64())])
+    assert client.get_flight_info(flight.FlightDescriptor.for_path(), named).schema.names == ["doubled"]
+
+
 def test_large_answers_are_split(client, server):
     """An answer above the limit of a message comes in several batches, each of them below it."""
     table = xs(*np.arange(7_000.0))
@@ -292,11 +329,11 @@ def _messages_until(
         assert end.wait(30)
 
 
-def _messages(table: pa.Table, **options: Any) -> list[tuple[bytes, bytes]]:
+def _messages(table: pa.Table | pa.RecordBatch, **options: Any) -> list[tuple[bytes, bytes]]:
     """Returns header and body of the messages of a table: schema, dictionaries, batches."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        writer.write_table(table)
+        writer.write(table)
     return [(header, bytes(body)) for header, body in split_stream(sink.getvalue().to_pybytes())]
 
 
@@ -361,6 +398,14 @@ FAULTS: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
     "a wrong decompressed size": ([SCHEMA, _long(0, 8_008)], "Arrow says that it is broken"),
     "a negative decompressed size": ([SCHEMA, _long(0, -5)], "declares no valid size"),
     "a billion nulls": (_of_nulls(10**9), "takes more than 524288 bytes"),
+    "many small numbers": (
+        _messages(pa.table({"x": np.zeros(70_000, np.int8)}), compression="zstd"),
+        "takes more than 524288 bytes",
+    ),
+    "empty lists": (
+        _messages(pa.table({"x": [1.0] * 9_000, "y": [[]] * 9_000}), compression="zstd"),
+        "takes more than 524288 bytes",
+    ),
     "a long text in a dictionary": (_of_one_long_text(1_000), "takes more than 524288 bytes|x has the Arrow type"),
     "a header of another type": ([SCHEMA, (SCHEMA[0].replace(b"\x01", b"\x05"), b"")], "cannot be read"),
 }

@@ -244,6 +244,7 @@ FAULTS: list[tuple[Any, str]] = [
     (tensors.request("iris", *[("a", "FP64", [1.0])] * 2), "comes twice"),
     (optional(("may_string", "BYTES", ["a"]), ("may_long", "INT64", [1, 2])), "2 rows"),
     (optional(("may_string", "BYTES", [b"\xff"])), "element 0 is not UTF-8"),
+    (optional(("may_datetime", "BYTES", [b"2020-01-0\xab"])), "element 0 is not UTF-8"),
     (optional(("may_binary", "BYTES", ["?"]), content_types={"may_binary": "base64"}), "not base64"),
     (optional(("may_binary", "BYTES", ["x"]), content_types={"may_binary": "str"}), "base64 or pd_json"),
     (optional(("may_long", "BYTES", ["1"])), "the model takes INT64"),

@@ -22,6 +22,9 @@ message. Compressed columns and dictionaries are rarely smaller than an eighth."
 MAX_DEPTH = 64
 """Maximum number of types within each other; Arrow reads no batch with more."""
 
+MAX_DICTIONARIES = 65_536
+"""Maximum number of messages of dictionaries that a batch may refer to. All of them are read again with each batch."""
+
 _INDEX_BITS = 32
 
 _FILE_MAGIC = b"ARROW1"
@@ -89,6 +92,7 @@ class IncomingTable:
         self._schema_pieces: _Pieces = []
         self._arrays = 0  # Number of arrays in a batch of the schema, with those within others.
         self._dictionaries: dict[int, list[tuple[_Pieces, int]]] = {}
+        self._dictionary_count = self._dictionary_bytes = 0
 
     def add(self, flatbuffer: bytes, body: bytes | memoryview) -> TableRows | None:
         """Takes the next message; returns the rows of a record batch, and None for any other message.
@@ -107,7 +111,7 @@ class IncomingTable:
         if self.schema is None:
             refuse("the schema must be the first message")
         if header.message_type is MessageType.DICTIONARY:
-            self._take_dictionary(header, encapsulated(flatbuffer, body))
+            self._take_dictionary(header, encapsulated(flatbuffer, body), header.read_bytes + len(flatbuffer))
             return None
         self._check_arrays(header)
         return self._rows([encapsulated(flatbuffer, body)], header.rows, header.read_bytes)
@@ -161,16 +165,22 @@ class IncomingTable:
         if header.arrays != self._arrays:
             refuse("a batch has other columns than its schema")
 
-    def _take_dictionary(self, header: Header, pieces: _Pieces) -> None:
+    def _take_dictionary(self, header: Header, pieces: _Pieces, size: int) -> None:
         if not header.is_delta:
-            self._dictionaries.pop(header.dictionary_id, None)
-        self._dictionaries.setdefault(header.dictionary_id, []).append((pieces, header.read_bytes))
+            replaced = self._dictionaries.pop(header.dictionary_id, [])
+            self._dictionary_count -= len(replaced)
+            self._dictionary_bytes -= sum(replaced_size for _, replaced_size in replaced)
+        self._dictionaries.setdefault(header.dictionary_id, []).append((pieces, size))
+        self._dictionary_count += 1
+        self._dictionary_bytes += size
+        if self._dictionary_count > MAX_DICTIONARIES:
+            raise InvalidPayload(
+                f"The dictionaries of the stream came in more than {MAX_DICTIONARIES} messages. Replace a dictionary "
+                "in place of adding to it.",
+                reason="PAYLOAD_TOO_LARGE",
+            )
         if self._dictionary_bytes > self._max_bytes:
             raise _too_large(self._max_bytes)
-
-    @property
-    def _dictionary_bytes(self) -> int:
-        return sum(size for messages in self._dictionaries.values() for _, size in messages)
 
     def _rows(self, messages: list[_Pieces], count: int, size: int) -> TableRows:
         total = size + self._dictionary_bytes

@@ -19,6 +19,14 @@ from mlflow_grpc.payload.tensors.reader import InputTensor
 from mlflow_grpc.payload.tensors.refusals import refuse_input
 from mlflow_grpc.payload.tensors.table import BASE64, DATETIME, JSON, NUMPY, PANDAS, STR, TensorColumn
 
+MIN_TEXTS_BYTES = 2**28
+"""Size of an array of texts that is never refused, in bytes."""
+
+MAX_EXPANSION = 16
+"""Maximum size of a larger array of texts, in sizes of its texts."""
+
+_CHARACTER_BYTES = 4  # In numpy.
+
 
 def of_column(tensor: InputTensor, column: TensorColumn) -> list[Any]:
     """Returns a value for each element, for a column of the model.
@@ -54,8 +62,26 @@ def texts(tensor: InputTensor) -> list[str]:
     try:
         return [element.decode() for element in tensor.elements]
     except UnicodeDecodeError as error:
-        index = next(index for index, element in enumerate(tensor.elements) if element is error.object)
+        index = next(index for index, element in enumerate(tensor.elements) if element == error.object)
         refuse_input(tensor.name, f"its element {index} is not UTF-8; describe other bytes by a content_type")
+
+
+def array_texts(tensor: InputTensor) -> list[str]:
+    """Returns the elements as texts for an array, in which each text takes the size of the longest.
+
+    Raises:
+        InvalidPayload: One is not UTF-8, or the array would take too much memory.
+
+    """
+    elements = texts(tensor)
+    size = max(map(len, elements), default=0) * len(elements) * _CHARACTER_BYTES
+    if size > MIN_TEXTS_BYTES and size > MAX_EXPANSION * sum(map(len, tensor.elements)):
+        refuse_input(
+            tensor.name,
+            f"it would take {size} bytes as an array, in which each text takes the size of the longest; send long and "
+            "short texts in different requests",
+        )
+    return elements
 
 
 def byte_strings(tensor: InputTensor) -> list[bytes]:
@@ -91,7 +117,7 @@ def undeclared_array(tensor: InputTensor) -> npt.NDArray[Any]:
     if content_type not in ("", STR, DATETIME):
         allowed = ", ".join((STR, BASE64, DATETIME, JSON, NUMPY))
         refuse_input(tensor.name, f"its content_type must be one of {allowed}, or left out for texts")
-    array = np.array(texts(tensor))
+    array = np.array(array_texts(tensor))
     if content_type == DATETIME:
         try:
             array = array.astype("datetime64[ns]")

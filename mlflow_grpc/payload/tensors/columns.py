@@ -116,7 +116,7 @@ def elements(tensor: InputTensor, column: TensorColumn) -> Any:
     if column.datatype != BYTES:
         refuse_input(tensor.name, f"it is BYTES, and the model takes {column.datatype}")
     if column.content_type:
-        return object_array(byte_elements.texts(tensor), tensor.shape)
+        return object_array(byte_elements.array_texts(tensor), tensor.shape)
     return object_array(byte_elements.byte_strings(tensor), tensor.shape)
 
 

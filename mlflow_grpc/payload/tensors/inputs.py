@@ -141,6 +141,9 @@ class ModelInputs:
         if not matched.pairs and self.columns:
             names = ", ".join(column.name for column in self.columns[:MAX_NAMES])
             refuse_request(f"The request has no input of the model. Send at least one of {names}.")
+        for column, tensor in matched.pairs:
+            if self.are_tensors and column.shape and not tensor.shape:
+                refuse_input(tensor.name, f"its shape is [], and the model takes {list(column.shape)}")
         read = columns.elements if self.are_tensors else columns.values
         return Records({column.name: read(tensor, column) for column, tensor in matched.pairs}, matched.rows)
 

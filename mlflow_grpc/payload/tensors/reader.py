@@ -25,7 +25,10 @@ MAX_DIMENSIONS = 32
 """Maximum number of dimensions of a tensor."""
 
 MAX_SIZE = 2**40
-"""Maximum size of a dimension, so that numpy can hold a tensor without elements."""
+"""Maximum size of a dimension."""
+
+MAX_EMPTY_LISTS = 65_536
+"""Maximum number of lists in the tensors of a small request that have no elements, such as 5 for the shape [5, 0]."""
 
 CONTENT_TYPE = "content_type"
 
@@ -74,7 +77,21 @@ def read_inputs(message: Any) -> list[InputTensor]:
     if len({tensor.name for tensor in tensors}) < len(tensors):
         names = Counter(tensor.name for tensor in tensors)
         refuse_input(names.most_common(1)[0][0], "it comes twice; send it once")
+    if any(0 in tensor.shape for tensor in tensors):
+        _check_empty(tensors, message)
     return tensors
+
+
+def _check_empty(tensors: list[InputTensor], message: Any) -> None:
+    """Limits the dimensions of tensors without elements, for which a model may get a list each.
+
+    As in JSON, a request has no more lists than bytes.
+    """
+    lists = {tensor.name: prod(filter(None, tensor.shape)) for tensor in tensors if 0 in tensor.shape}
+    limit = max(MAX_EMPTY_LISTS, message.ByteSize())
+    if sum(lists.values()) > limit:
+        name = max(lists, key=lists.__getitem__)
+        refuse_input(name, f"its shape has no elements, and its other dimensions make more than {limit} empty lists")
 
 
 def _read(tensor: Any, raw: bytes | None) -> InputTensor:

@@ -1,6 +1,7 @@
 """payload/arrow: messages with any fault are refused, and never crash the process."""
 
 import time
+from collections import deque
 from typing import Any
 
 import pyarrow as pa
@@ -148,11 +149,38 @@ def test_deltas_and_replacements_of_dictionaries():
         assert values == [["a", "b"], ["c", "a"]]
 
 
+def test_additions_to_dictionaries_are_limited(monkeypatch):
+    """Each addition to a dictionary counts with its header, and their number is limited until one replaces them."""
+    sink = pa.BufferOutputStream()
+    tables = [
+        pa.table({"x": pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(texts))})
+        for indices, texts in (([0], ["a"]), ([1], ["a", "b"]))
+    ]
+    with pa.ipc.new_stream(
+        sink, tables[0].schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    ) as writer:
+        for table in tables:
+            writer.write_table(table)
+    schema, dictionary, batch, addition, _ = split_stream(sink.getvalue().to_pybytes())
+    incoming = IncomingTable(1_000)
+    incoming.add(*schema)
+    with pytest.raises(InvalidPayload, match="takes more than 8000 bytes"):
+        deque((incoming.add(*message) for message in [addition] * 100), maxlen=0)
+    monkeypatch.setattr("mlflow_grpc.payload.arrow.incoming.MAX_DICTIONARIES", 3)
+    incoming = IncomingTable(1_000)
+    for message in (schema, dictionary, addition, addition, dictionary, addition, addition):
+        incoming.add(*message)
+    rows = incoming.add(*batch)
+    assert rows is not None
+    assert rows.read().column("x").to_pylist() == ["a"]
+    with pytest.raises(InvalidPayload, match="more than 3 messages"):
+        incoming.add(*addition)
+
+
 def test_sizes_count_what_is_shared():
-    """Texts in a dictionary count as often as they occur, and each null takes a byte."""
+    """Texts in a dictionary count as often as they occur."""
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int8()), pa.array(["x" * 1_000]))
     assert expanded_bytes(pa.record_batch({"x": texts})) >= 100_000
-    assert expanded_bytes(pa.record_batch({"x": pa.nulls(10**6)})) == 10**6
 
 
 def test_views_count_as_often_as_they_show_their_bytes():
@@ -166,7 +194,7 @@ def test_views_count_as_often_as_they_show_their_bytes():
 
 def test_rows_without_columns_count():
     """Rows without columns are limited in number, as each of them becomes an object."""
-    rows = pa.RecordBatch.from_struct_array(pa.array([{}] * 1_000, pa.struct([])))
+    rows = pa.RecordBatch.from_struct_array(pa.array([{}] * 13, pa.struct([])))
     (schema, _), (header, body) = split_stream(stream_of(pa.Table.from_batches([rows])))
     incoming = IncomingTable(100)
     incoming.add(schema, b"")
@@ -174,6 +202,13 @@ def test_rows_without_columns_count():
     assert batch is not None
     with pytest.raises(InvalidPayload, match="takes more than 800 bytes"):
         batch.read()
+
+
+@pytest.mark.parametrize("arrow", [pa.null(), pa.struct([]), pa.list_(pa.float64(), 0)], ids=str)
+def test_values_without_bytes_count_as_objects(arrow):
+    """A message of any number of nulls, empty lists or empty structs has few bytes, and each of them is an object."""
+    rows = pa.nulls(1_000) if pa.types.is_null(arrow) else pa.array([() if arrow.num_fields else {}] * 1_000, arrow)
+    assert expanded_bytes(pa.record_batch({"x": rows})) == 64_000
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1, 2_000])
