@@ -303,7 +303,7 @@ def test_shapes_without_elements_take_no_memory(served, name, column, shape, con
 
 def test_empty_lists_in_an_array_column(served):
     """Rows of empty lists are those of JSON, and an array without elements has the shape of the tensor."""
-    payload = {"dataframe_records": [{"vector": []}, {"vector": []}]}
+    payload: dict[str, Any] = {"dataframe_records": [{"vector": []}, {"vector": []}]}
     same(
         served,
         "rows_named_list",

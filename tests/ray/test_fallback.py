@@ -25,7 +25,7 @@ def test_forms_are_those_of_the_protos():
     """The wrapper gets every RPC of every service of a host, with the form that its .proto file declares."""
     from mlflow_grpc.ray.fallback import METHODS
 
-    host = Host(Settings(model_uri="/none"), Configuration(models=(ModelConfig(uri="/none"),)))
+    host = Host(Settings(model_uri="/none"), Configuration(models=(ModelConfig(uri="/none", endpoint=True),)))
     declared = {
         name: {
             method.name: f"{_arity(method.client_streaming)}_{_arity(method.server_streaming)}"

@@ -1,6 +1,7 @@
 """Utilization of a server from what its models' threads and its event loop report."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ class Pool:
         self.busy_s = 0.0
 
 
-def entry_of(pool):
+def entry_of(pool: Pool) -> Any:
     return SimpleNamespace(engine=SimpleNamespace(threads=pool), is_shadow=False)
 
 
@@ -25,7 +26,7 @@ def entry_of(pool):
 def test_a_busy_model_that_replaces_another_counts_at_once(swaps):
     """A server whose two threads are always busy is at 1 again one second after a swap, and on the way there before."""
     pool = Pool()
-    catalog = SimpleNamespace(entries=[entry_of(pool)])
+    catalog: Any = SimpleNamespace(entries=[entry_of(pool)])
     utilization = Utilization(catalog)
     for tenth in range(40):
         utilization.note(LoopSample(at=tenth / 10, wait_s=0.0))
@@ -42,7 +43,7 @@ def test_a_busy_model_that_replaces_another_counts_at_once(swaps):
 def test_models_may_become_more():
     """A model that is added is counted, and one that is removed is not."""
     first, second = Pool(), Pool()
-    catalog = SimpleNamespace(entries=[entry_of(first)])
+    catalog: Any = SimpleNamespace(entries=[entry_of(first)])
     utilization = Utilization(catalog)
     utilization.note(LoopSample(at=0.0, wait_s=0.0))
     catalog.entries = [entry_of(first), entry_of(second)]
