@@ -157,7 +157,7 @@ def test_the_serve_examples_start(tmp_path):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_in_the_text_exist(page):
-    """Every flag on a page belongs to a command of this project or to docker."""
+    """Every flag on a page belongs to a command of this project, or to one that the page runs beside it."""
     from mlflow_grpc_client._cli.arguments import parser
 
     from mlflow_grpc.cli import main
@@ -169,4 +169,5 @@ def test_flags_in_the_text_exist(page):
     flags |= {spelling for action in parser()._actions for spelling in action.option_strings}
     flags |= {"--no-conda", "--enable-mlserver", "--output"}  # Of mlflow models serve and of rest-model-service.
     flags |= {"--build-arg", "--stop-timeout", "--label", "--health-cmd", "--pid"}  # Of docker and py-spy.
+    flags |= {"--rm", "--entrypoint", "--format", "--dry-run", "--no-deps", "--require-hashes"}  # Of docker and pip.
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags
