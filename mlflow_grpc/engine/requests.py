@@ -164,12 +164,14 @@ class _MessageRequest(Request[Message], Generic[CodecT]):
     codec: CodecT
     message: Message
     observer: RequestObserver
+    message_bytes: int
+    """Size of the message in bytes, as it arrived. protobuf would encode the message to count them."""
     progress: RequestProgress = field(default_factory=RequestProgress, init=False)
 
     @property
     def size(self) -> int:
         """Size in bytes."""
-        return self.message.ByteSize()
+        return self.message_bytes
 
     @property
     def cache_key(self) -> Hashable:

@@ -157,14 +157,14 @@ class _TypedCalls:
         codecs = TypedCodecs(self._codec, self._contract, self.messages, self._class)
         record = self._class(self.messages.input.name)()
         example.fill_record(record)
-        observer = NoObserver()
-        requests: dict[RpcKind, Request[Message]] = {RpcKind.ONE: RecordRequest(codecs.record, record, observer)}
+        observer, size = NoObserver(), record.ByteSize()
+        requests: dict[RpcKind, Request[Message]] = {RpcKind.ONE: RecordRequest(codecs.record, record, observer, size)}
         if self.messages.batch is not None and codecs.rows is not None:
             rows = self._class(self.messages.batch.inputs.name)()
             example.fill_rows(rows, self.messages.batch, ROWS)
-            requests[RpcKind.BATCH] = RowsRequest(codecs.rows, rows, observer)
+            requests[RpcKind.BATCH] = RowsRequest(codecs.rows, rows, observer, rows.ByteSize())
         if self.messages.streams:
-            requests[RpcKind.STREAM] = RecordRequest(codecs.chunks, record, observer)
+            requests[RpcKind.STREAM] = RecordRequest(codecs.chunks, record, observer, size)
         return requests
 
     def _class(self, name: str) -> Any:

@@ -39,7 +39,7 @@ class Writable(Protocol):
 class GrpcCall(Call):
     """An RPC from a servicer's point of view, and the observer of its requests."""
 
-    __slots__ = ("_metadata", "_peer", "_received", "_rpc_context")
+    __slots__ = ("_metadata", "_peer", "_received", "_rpc_context", "message_bytes")
 
     def __init__(self, method: str, rpc_context: "RpcContext", *, shows_exceptions: bool = False) -> None:
         """Reads metadata and request id.
@@ -51,6 +51,8 @@ class GrpcCall(Call):
 
         """
         self._rpc_context = rpc_context
+        self.message_bytes = 0
+        """Size of the message that was parsed last, in bytes."""
         self._peer = rpc_context.peer()  # Early, because it is empty once the caller has cancelled.
         self._received = rpc_context.invocation_metadata() or ()
         self._metadata = {key: value for key, value in self._received if isinstance(value, str)}
@@ -120,6 +122,7 @@ class GrpcCall(Call):
                 f"The call has no complete message of type {request_class.DESCRIPTOR.full_name}, or one that "
                 "exceeds the server's size limit."
             )
+        self.message_bytes = len(data)
         self.request_bytes += len(data)
         if self.method_metrics is not None:
             self.method_metrics.received += 1

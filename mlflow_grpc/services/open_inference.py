@@ -156,7 +156,7 @@ class OpenInferenceServicer:
     async def ModelInfer(self, message: Any, call: GrpcCall, arrival: Arrival) -> Message:
         """Predicts the rows of one request; raises the errors of `Engine.predict`."""
         entry = arrival.model(message.model_name, message.model_version)
-        return await entry.engine.predict(TensorsRequest(self._described.codec(entry), message, call), call.deadline)
+        return await entry.engine.predict(self._request(entry, message, call), call.deadline)
 
     async def ModelStreamInfer(self, messages: AsyncIterator[Any], call: GrpcCall, _: None) -> None:
         """Answers each message of a stream, in order; an error takes the place of an answer."""
@@ -164,7 +164,7 @@ class OpenInferenceServicer:
 
         async def submit(message: Any) -> "asyncio.Future[Message]":
             entry = answering(call, self._models.resolve(message.model_name, message.model_version, call))
-            return await entry.engine.submit(TensorsRequest(self._described.codec(entry), message, call), call.deadline)
+            return await entry.engine.submit(self._request(entry, message, call), call.deadline)
 
         def make_output(answer: Message) -> Message:
             requests.ids.popleft()
@@ -180,6 +180,9 @@ class OpenInferenceServicer:
 
         max_unread_s = self._catalog.entries[0].engine.max_unread_s
         await answer_in_order(requests, call, submit, make_output, make_error, max_unread_s=max_unread_s)
+
+    def _request(self, entry: Entry, message: Any, call: GrpcCall) -> TensorsRequest:
+        return TensorsRequest(self._described.codec(entry), message, call, call.message_bytes)
 
 
 class _RequestIds(AsyncIterator[Any]):

@@ -233,8 +233,8 @@ class TypedService(grpc.GenericRpcHandler):
         def make_error(error: ServingError) -> Message:
             return codecs.record.encode_error(error_message(error_class, error))
 
-        def servicer(make_request: Callable[[Any, GrpcCall], Request[Message]]) -> ModelServicer[Any, Message]:
-            return ModelServicer(make_request, _unchanged, make_error)
+        def servicer(make: Callable[[Any, GrpcCall, int], Request[Message]]) -> ModelServicer[Any, Message]:
+            return ModelServicer(lambda message, call: make(message, call, call.message_bytes), _unchanged, make_error)
 
         records = servicer(partial(RecordRequest, codecs.record))
         chunks = servicer(partial(RecordRequest, codecs.chunks))

@@ -28,7 +28,8 @@ def request_of(model: ServableModel, columns: list[Any], datatype: str = "FP64",
     inputs = [(name, datatype, column) for name, column in zip(IRIS, columns, strict=True)]
     contract = model.model.info.contract
     codec = TensorCodec(model.codec, contract, type(tensors.message("ModelInferResponse")), name="iris", version="")
-    return TensorsRequest(codec, tensors.request("iris", *inputs, **more), NoObserver())
+    request = tensors.request("iris", *inputs, **more)
+    return TensorsRequest(codec, request, NoObserver(), request.ByteSize())
 
 
 def test_a_table_takes_no_objects(model):
