@@ -84,7 +84,7 @@ def as_message(model: ServableModel, record: dict[str, float]) -> Callable[[], b
     predictions = np.array([1.5])
 
     def convert() -> bytes:
-        request = RecordRequest(codec, input_class.FromString(data), NoObserver())
+        request = RecordRequest(codec, input_class.FromString(data), NoObserver(), len(data))
         _check(request.decode_rows(model))
         return request.encode_rows(model, predictions).SerializeToString()
 
