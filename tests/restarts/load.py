@@ -1,4 +1,4 @@
-"""Calls at an even rate from clients that never retry, so each failure is visible to a caller."""
+"""Calls at an even rate from clients without a retry policy, so each failure is visible to a caller."""
 
 import asyncio
 import collections
@@ -16,7 +16,13 @@ from tests.process.conftest import payload
 STREAM_LENGTH = 3
 """Number of requests in a short stream."""
 
-OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+"""Options of the clients' channels.
+
+`grpc.enable_retries` has its default, which without a policy starts only calls again that no server has seen (gRFC A6,
+transparent retries). With 0, gRPC's core fails the calls that it has not sent yet when GOAWAY arrives, whichever server
+sends it.
+"""
 
 
 @dataclass

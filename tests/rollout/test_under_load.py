@@ -31,6 +31,9 @@ RATE = 200.0 if depth.is_deep else 50.0
 """Calls per second."""
 
 CONNECTIONS = 4
+OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+"""Each channel has a connection of its own."""
+
 TYPED_EVERY, STREAM_EVERY = 4, 50
 """One call in this number is a typed one, and one is a stream of requests."""
 
@@ -58,7 +61,7 @@ BY_PROCESS = Rollout(OWN, (OWN_OTHER, "1"), {"1": "1", OWN_OTHER: "3000"}, repla
 
 @dataclass
 class Load:
-    """Calls of clients that never retry, and their outcomes."""
+    """Calls of clients without a retry policy, and their outcomes."""
 
     address: str
     rollout: Rollout
@@ -77,8 +80,7 @@ class Load:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-        channels = [grpc.aio.insecure_channel(self.address, options=options) for _ in range(CONNECTIONS)]
+        channels = [grpc.aio.insecure_channel(self.address, options=OPTIONS) for _ in range(CONNECTIONS)]
         calling = set()
         began = time.monotonic()
         for number in itertools.count():
