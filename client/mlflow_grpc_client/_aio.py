@@ -120,7 +120,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             channel = await self._acquire(ready, deadline)
             try:
                 method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
-                request = requests or ready.requests.SerializeToString()
+                request = requests or self._serialized(ready.requests)
                 metadata = await self._authorized(ready, deadline)
                 call = method(request, timeout=remaining_s(deadline), metadata=metadata)
             except BaseException:
@@ -135,7 +135,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
 
     async def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request, metadata = call.request.SerializeToString(), await self._authorized(call, deadline)
+        request, metadata = self._serialized(call.request), await self._authorized(call, deadline)
         channel = await self._acquire(call, deadline)
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)

@@ -11,16 +11,18 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import grpc
+
 from mlflow_grpc_client import _html, _options, _payloads
 from mlflow_grpc_client._call_builder import CallBuilder
 from mlflow_grpc_client._calls import OnError, Steps, Stream, deadline_after
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
-from mlflow_grpc_client._requests import Requests
+from mlflow_grpc_client._requests import Requests, over_limit
 from mlflow_grpc_client._results import Results
 from mlflow_grpc_client._token import Token, checked_token
 from mlflow_grpc_client._typed.discovery import Contracts
-from mlflow_grpc_client.errors import PredictError
+from mlflow_grpc_client.errors import PredictError, failure
 
 if TYPE_CHECKING:
     # Only for annotations, so that it need not be installed; typing has it from Python 3.11 on.
@@ -249,6 +251,18 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         """Raises the error of a resolution that several calls may share."""
         if error is not None:
             raise copy.copy(error)
+
+    def _serialized(self, request: Any) -> bytes:
+        """The bytes of a message.
+
+        Raises:
+            PredictError: The message exceeds the connection's limit. gRPC would retry the call before it reports that.
+
+        """
+        data: bytes = request.SerializeToString()
+        if problem := over_limit(data, self._max_send_bytes):
+            raise failure(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Nothing was sent: {problem}.")
+        return data
 
     def _requests(self, stream: Stream) -> Requests | None:
         """The requests of a stream; None if it sends a single one."""

@@ -152,7 +152,7 @@ class Client(BaseClient[Answers, TypedModel]):
         release = functools.partial(self._channels.release, channel)
         method: Any = (channel.unary_stream if requests is None else channel.stream_stream)(ready.method)
         try:
-            request = requests or ready.requests.SerializeToString()
+            request = requests or self._serialized(ready.requests)
             call = method(request, timeout=remaining_s(deadline), metadata=self._authorized(ready, deadline))
         except BaseException as error:
             release()
@@ -165,7 +165,7 @@ class Client(BaseClient[Answers, TypedModel]):
 
     def _send(self, call: Call) -> Any:
         deadline = call.deadline or deadline_after(call.timeout_s)
-        request, metadata = call.request.SerializeToString(), self._authorized(call, deadline)
+        request, metadata = self._serialized(call.request), self._authorized(call, deadline)
         channel = self._acquire(call, deadline)
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)

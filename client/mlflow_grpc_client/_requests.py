@@ -16,6 +16,13 @@ _PLACEHOLDER = b"\xff"
 """Sent for a record that cannot be encoded. The bytes are not a message, so the server answers with an error."""
 
 
+def over_limit(data: bytes, max_bytes: int) -> str:
+    """Why a message cannot be sent; empty if it fits. A negative limit is no limit."""
+    if 0 <= max_bytes < len(data):
+        return f"the message has {len(data)} bytes, and this client sends up to {max_bytes} (max_message_bytes)"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class InvalidRecord:
     """A record that its source cannot read. It fails with this error in its turn."""
@@ -93,9 +100,8 @@ class Requests:
             return _PLACEHOLDER
 
     def _check_size(self, data: bytes) -> bytes:
-        if 0 <= self._max_bytes < len(data):
-            limit = f"this client sends up to {self._max_bytes} (max_message_bytes)"
-            raise ValueError(f"the message has {len(data)} bytes, and {limit}")
+        if problem := over_limit(data, self._max_bytes):
+            raise ValueError(problem)
         return data
 
 

@@ -43,7 +43,7 @@ class PredictError(Exception):
                 that the model raised, such as ValueError.
             violations: The fields at fault, as far as the server named them.
             exception: The exception that the model raised: type, text and the last lines of the traceback. Only a
-                server with `--show-exceptions` sends it.
+                server with `--show-exceptions` sends it, and in a stream of records only within `message`.
 
         """
         # With all arguments the error can be pickled, such as on its way out of a process pool.

@@ -282,7 +282,7 @@ class Catalog:
             return self._default()
         entries = [entry for entry in self.entries if entry.name == name and version in ("", entry.version)]
         if not entries:
-            raise UnknownModel(f"There is no such model here. {self._names()}")
+            raise self._unknown_model()
         return _preferred(entries)
 
     def is_default(self, entry: Entry) -> bool:
@@ -318,7 +318,7 @@ class Catalog:
         # The name of an MLModel class is unknown until it is loaded, and so is the version behind an alias.
         if any(entry.state is State.LOADING and entry.name in ("", name) for entry in self.entries):
             raise NotReady(STILL_LOADING)
-        raise UnknownModel(f"There is no such model here; {self._choice()}")
+        raise self._unknown_model()
 
     def _default(self) -> Entry:
         candidates = [entry for entry in self.entries if entry.config.endpoint]
@@ -329,11 +329,12 @@ class Catalog:
         if any(not entry.name for entry in candidates):
             raise NotReady(STILL_LOADING)
         if not candidates or len({entry.name for entry in candidates}) > 1:
-            raise ModelNotNamed(f"This server has several models; {self._choice()}")
+            advice = f"name one in the metadata or header {MODEL_KEY}: name or name/version."
+            raise ModelNotNamed(f"This server has several models; {advice} {self._names()}")
         return _preferred(candidates)
 
-    def _choice(self) -> str:
-        return f"name one in the metadata or header {MODEL_KEY}: name or name/version. {self._names()}"
+    def _unknown_model(self) -> UnknownModel:
+        return UnknownModel(f"There is no such model here. {self._names()}")
 
     def _names(self) -> str:
         if not self.names_models:

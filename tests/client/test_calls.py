@@ -408,13 +408,16 @@ def test_health_checks_are_not_retried(make_client, scripted_server):
 
 @pytest.mark.slow
 def test_messages_over_the_clients_limit(make_client):
-    """A payload or answer over the limit is RESOURCE_EXHAUSTED."""
+    """A payload or answer over the limit is RESOURCE_EXHAUSTED. Such a payload is not sent, so gRPC retries nothing."""
     with serving(FunctionModel(lambda text: text * 2), PlainCodec()) as server:
         client = make_client(server.address, max_message_bytes=1000)
-        for size in (1000, 600):
-            with pytest.raises(PredictError, match="larger than max") as caught:
-                client.predict_text("x" * size)
-            assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(ResourceExhausted, match="larger than max"):
+            client.predict_text("x" * 600)
+        too_large = "Nothing was sent: the message has 1003 bytes, and this client sends up to 1000"
+        with pytest.raises(ResourceExhausted, match=too_large):
+            client.predict_text("x" * 1000)
+        with pytest.raises(ResourceExhausted, match=too_large):
+            list(client.predict_stream_text("x" * 1000))
         assert client.predict_text("x" * 400) == "x" * 800
 
 

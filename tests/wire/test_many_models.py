@@ -48,15 +48,13 @@ def test_a_call_names_its_model():
         assert call("x", mlflow_model="a") == "a x"
         assert call("x", mlflow_model="b") == "b2 x"
         assert call("x", mlflow_model="b/1") == "b1 x"
-        assert call.outcome("x", mlflow_model="c") == (
-            "NOT_FOUND",
-            "There is no such model here; name one in the metadata or header mlflow-model: name or name/version. "
+        unknown = "There is no such model here. There are: a, b/1, b/2."
+        assert call.outcome("x", mlflow_model="c") == ("NOT_FOUND", unknown)
+        assert call.outcome("x") == (
+            "INVALID_ARGUMENT",
+            "This server has several models; name one in the metadata or header mlflow-model: name or name/version. "
             "There are: a, b/1, b/2.",
         )
-        status, message = call.outcome("x")
-        assert status == "INVALID_ARGUMENT"
-        assert message is not None
-        assert message.endswith("There are: a, b/1, b/2.")
 
 
 def test_errors_name_the_model_that_was_called():
