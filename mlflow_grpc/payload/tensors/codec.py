@@ -74,8 +74,10 @@ class TensorCodec:
 
         """
         check_requested(message, self._outputs.names)
-        if message.parameters and self._param_values(message):
-            return None
+        if message.parameters:
+            if self._param_values(message):
+                return None
+            parameters.content_type(message)  # Refuses an unknown one; others make no difference to uniform columns.
         if (columns := self._uniform.read(message)) is not None:
             return decoder.columns(columns)
         return self._inputs.fast_path_rows(self._matched(parsed(message)), decoder)
