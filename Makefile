@@ -50,7 +50,7 @@ predict: $(VENV)/.runtime ## call the served example model
 # loadgroup, are of no effect with pytest 9.2 and pytest-xdist 3.8.
 # One job more than there are processors, because many tests wait for a process.
 TEST_JOBS ?= $(shell expr $$(nproc) + 1)
-PARALLEL := -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(TEST_JOBS) --dist worksteal
 
 test: $(VENV)/.dev ## run the test suite; TEST_JOBS=N sets how many tests run at a time
 	$(BIN)/python -m pytest $(PARALLEL) --budget 240

@@ -58,10 +58,11 @@ class ServerProcess:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
-        """Ends the server, and kills what is left of it after `END_LIMIT_S` seconds."""
+        """Ends the server with all that it started, and kills what is left after `END_LIMIT_S` seconds."""
         members = self._members()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + END_LIMIT_S
         while time.monotonic() < deadline:
             members |= self._members()

@@ -14,9 +14,15 @@ from tests.support.processes import wait_until_gone
 
 pytestmark = pytest.mark.slow
 
-FAMILY = """
+FAMILY = '''
 import os, subprocess, sys, time
-wait = "import time; print('up', flush=True); time.sleep(300)"
+wait = """
+import time
+while time.process_time() < 0.05:  # Five ticks of the kernel's clock.
+    pass
+print("up", flush=True)
+time.sleep(300)
+"""
 quiet = dict(stdout=subprocess.PIPE, text=True)
 child = subprocess.Popen([sys.executable, "-c", wait], **quiet)
 daemon = subprocess.Popen([sys.executable, "-c", wait], start_new_session=True, **quiet)
@@ -25,7 +31,7 @@ for process in (child, daemon):
 with open(sys.argv[1], "w") as pipe:
     pipe.write(f"{child.pid} {daemon.pid}")
 time.sleep(300)
-"""
+'''
 
 
 def test_a_server_ends_with_its_children(tmp_path):
@@ -50,6 +56,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.deep
 def test_this_server_answers_by_all_protocols(tmp_path):
     """JSON, typed, tensors, tables and HTTP give the model's predictions, one call at a time and many at once."""
     with Comparison(WORKLOADS[0], tmp_path) as comparison:

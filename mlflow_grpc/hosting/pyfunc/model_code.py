@@ -140,20 +140,30 @@ def forget_code(directory: Path) -> bool:
 
     """
     with _one_at_a_time:
-        modules = [(name, module) for name, module in list(sys.modules.items()) if _is_in(module, directory)]
-        if any(name.partition(".")[0] in _owners_by_module for name, _ in modules):
+        names = [name for name, module in list(sys.modules.items()) if _is_in(module, directory)]
+        if any(name.partition(".")[0] in _owners_by_module for name in names):
             return False
-        for name, _ in modules:
+        for name in names:
             del sys.modules[name]
-        sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(directory)]
-        importlib.invalidate_caches()
+        paths = [path for path in sys.path if not _is_below(path, directory)]
+        if names or len(paths) < len(sys.path):
+            sys.path[:] = paths
+            importlib.invalidate_caches()
         return True
 
 
 def _is_in(module: ModuleType, folder: Path) -> bool:
     attributes = getattr(module, "__dict__", {})  # An attribute of a lazy module would import it.
     paths = [attributes.get("__file__"), *(attributes.get("__path__") or ())]
-    return any(isinstance(path, str) and Path(path).is_relative_to(folder) for path in paths)
+    return any(isinstance(path, str) and _is_below(path, folder) for path in paths)
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    """Returns True for a directory and what is in it.
+
+    It compares text, because a process has thousands of modules, and calls wait while pathlib parses their paths.
+    """
+    return path == str(folder) or path.startswith(f"{folder}{os.sep}")
 
 
 def _digest(root: Path) -> str:
