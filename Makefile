@@ -46,8 +46,8 @@ serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ##
 predict: $(VENV)/.runtime ## call the served example model
 	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json
 
-# The tests of a file stay in one process, where they share what its fixtures start. Groups of tests, pytest-xdist's
-# loadgroup, are of no effect with pytest 9.2 and pytest-xdist 3.8.
+# Tests of a file mostly stay in one process, where they share what its fixtures start. A process without tests takes over
+# half of those that another one has left.
 # One job more than there are processors, because many tests wait for a process.
 TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 PARALLEL := -n $(TEST_JOBS) --dist worksteal
