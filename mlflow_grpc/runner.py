@@ -52,6 +52,9 @@ class Role:
     so that health checks are answered."""
     signals: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
     """Signals that drain the server."""
+    is_supervised: bool = False
+    """True if a second signal has no effect here, because the supervisor ends the wait. systemd sends SIGTERM to all
+    processes of a service, so a worker gets one from systemd and one from its supervisor."""
     slot: MetricsSlot = ALONE
     """The process's slot in the metrics of the server."""
     versions: RegistryVersions = field(default_factory=RegistryVersions)
@@ -125,7 +128,7 @@ async def _serve(
         opening.cancel()
         watching.cancel()
         if failed is None:
-            second = asyncio.create_task(_second(main))
+            second = asyncio.create_task(_second(main, role))
             return await _end(server, settings, first.result(), interrupt=second)
         if failed is watching:
             logger.error("the server cannot watch itself any more, and ends", exc_info=failed.exception())
@@ -199,8 +202,8 @@ async def _end(server: Server, settings: Settings, number: int, *, interrupt: "a
     return 0
 
 
-async def _second(main: MainThread) -> int:
-    """Waits for a second signal. A terminal that closes sends SIGHUP twice, so it does not count."""
-    while (number := await main.next_signal()) == signal.SIGHUP:
+async def _second(main: MainThread, role: Role) -> int:
+    """Waits for a second signal that counts. A terminal that closes sends SIGHUP twice, so it does not count."""
+    while (number := await main.next_signal()) == signal.SIGHUP or role.is_supervised:
         pass
     return number

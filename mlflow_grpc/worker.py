@@ -77,6 +77,7 @@ def run_worker(
         share_port=True,
         load_first=replaces,
         signals=(signal.SIGTERM, END_WITHOUT_LAME_DUCK, END_REPLACED),
+        is_supervised=True,
         slot=slot,
         versions=versions,
         link=link,

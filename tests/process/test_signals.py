@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.process.conftest import Held, payload
+from tests.process.test_workers import pids
 from tests.support.processes import inherited
 from tests.support.servers import Caller, ready_address
 
@@ -97,15 +98,28 @@ def test_a_closed_terminal_drains(start, connect, tmp_path, workers):
         process = start("-w", str(workers))
     call = connect(process)
     held = Held(call, tmp_path)
-    pids = [int(match[1]) for line in list(process.stderr) if (match := re.search(r"started, pid (\d+)", line))]
     for _ in range(2):
-        for pid in (process.popen.pid, *pids):
+        for pid in (process.popen.pid, *pids(process)):
             with contextlib.suppress(ProcessLookupError):  # A worker without calls ends at the first signal.
                 os.kill(pid, signal.SIGHUP)
         process.wait_for("draining: . calls in flight", times=workers)
     held.let_go()
     assert held.result()[0] == "OK"
     assert process.wait(20) == 0
+
+
+def test_a_signal_to_all_processes_drains(start, connect, tmp_path):
+    """systemd sends SIGTERM to all processes of a server, so each worker gets a second one from the supervisor. Calls in
+    flight finish, and the exit code is 0."""
+    process = start("-w", "2", "--lame-duck", "0.5", fresh=True)
+    held = Held(connect(process), tmp_path)
+    for pid in (*pids(process), process.popen.pid):
+        os.kill(pid, signal.SIGTERM)
+    process.wait_for("draining: . calls in flight", times=2)
+    held.let_go()
+    assert held.result()[0] == "OK"
+    assert process.wait(20) == 0
+    assert "ending at once" not in process.output
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.deep), 2])
