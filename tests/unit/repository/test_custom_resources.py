@@ -117,6 +117,14 @@ def test_the_monitor_scrapes_a_pod_once(server):
     assert Scrape(server.url).samples
 
 
+def test_the_monitor_names_the_job_of_the_alerts():
+    """Targets of the monitor have the job that the alerts select; the Prometheus Operator would name the Service."""
+    (endpoint,) = document(MONITOR)["spec"]["endpoints"]
+    jobs = {rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "job"}
+    alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
+    assert jobs == set(re.findall(r'job="([^"]+)"', alerts)) != set()
+
+
 def test_keda_replaces_the_autoscaler(server):
     """KEDA scales the same Deployment within the same bounds, by metrics that a server has, and removes the autoscaler."""
     spec, autoscaler = document(SCALED_OBJECT)["spec"], document(KUBERNETES / "horizontalpodautoscaler.yaml")
