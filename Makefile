@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 50051
-HTTP_PORT ?= 8080
+HTTP_PORT ?= $(or $(MLFLOW_GRPC_HTTP_PORT),8080)
 MODEL_PATH ?= models/iris
 # Not ray: it is pinned in pyproject.toml, and the nodes of a cluster have it.
 EXTRAS := s3 gs azure tracing jwt
@@ -26,6 +26,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.python requirements.txt pyproject.toml client/pyproject.toml
+	@echo "Installing the locked packages into $(VENV), which takes a few minutes"
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e . -e ./client
 	@touch $@
@@ -39,11 +40,11 @@ install: $(VENV)/.dev ## prepare .venv, including the packages for tests
 models/iris: | $(VENV)/.runtime
 	$(BIN)/python models/train_iris.py
 
-serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model: gRPC on 127.0.0.1:50051, HTTP on 127.0.0.1:8080
-	@echo "Once the server is ready, in a second terminal: make predict"
+serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model: gRPC on 127.0.0.1:50051, HTTP on 127.0.0.1:8080; PORT=N and HTTP_PORT=N choose other ports
+	@echo "Once the server is ready, in a second terminal: make predict$(if $(filter-out 50051,$(PORT)), PORT=$(PORT))"
 	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" MLFLOW_GRPC_HTTP_PORT="$(HTTP_PORT)" exec $(BIN)/python server.py
 
-predict: $(VENV)/.runtime ## call the served example model
+predict: $(VENV)/.runtime ## call the served example model; PORT=N is the port of `make serve`
 	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json
 
 # Tests of a file mostly stay in one process, where they share what its fixtures start. A process without tests takes over

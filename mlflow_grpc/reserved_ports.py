@@ -29,7 +29,8 @@ def reserve_ports(settings: Settings) -> tuple[list[socket.socket], Settings]:
     if settings.http_port is not None:
         setting, host = ("http_host", settings.http_host) if settings.http_host else ("host", settings.host)
         try:
-            reserved.append(_reserve(settings, setting, host, settings.http_port, spelling("http_port")))
+            spellings = f"{spelling('http_port')} or MLFLOW_GRPC_HTTP_PORT"
+            reserved.append(_reserve(settings, setting, host, settings.http_port, spellings))
         except StartError:
             reserved[0].close()
             raise

@@ -205,7 +205,8 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
     return AddressUnavailable(
-        f"cannot listen on {host} port {port}: {error.strerror}; choose another with {spelling('http_port')}"
+        f"cannot listen on {host} port {port}: {error.strerror}; choose another with {spelling('http_port')} or "
+        "MLFLOW_GRPC_HTTP_PORT"
     )
 
 

@@ -73,9 +73,9 @@ def sh(command, **env):
 
 
 def test_the_two_commands(served):
-    """`make serve` names `make predict` as the next step, which prints the answer in the README."""
+    """`make serve` names `make predict` with its port as the next step, which prints the answer in the README."""
     port, process, _ = served
-    assert [line for line in process.stdout if line.endswith("make predict")]
+    assert [line for line in process.stdout if line.endswith(f"make predict PORT={port}")]
     shown = [line for line in README.splitlines() if line.startswith('{"predictions"')]
     assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
 
