@@ -1,6 +1,7 @@
-"""What the commands that serve nothing have in common: settings from flags, log lines, and the end of the process.
+"""What the commands have in common: errors about flags, settings from flags, log lines, and the end of the process.
 
-Rule of this module: it ends the process of every such command, with the exit code of its work or of its error.
+Rule of this module: it ends the process of every command that serves nothing, with the exit code of its work or of its
+error.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,18 @@ from mlflow_grpc.process import demote_warnings, end_process, prepare_grpc_core,
 from mlflow_grpc.settings import Settings
 
 logger = get_logger(__name__)
+
+
+class Command(click.Command):
+    """A command whose errors about flags all say where its help is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments like click, which leaves the context out of the error about a flag without its value."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 def end_after(work: Callable[[Settings, config.Configuration], int], flags: dict[str, Any]) -> NoReturn:

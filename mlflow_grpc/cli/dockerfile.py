@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mlflow_grpc.cli.commands import end_after
+from mlflow_grpc.cli.commands import Command, end_after
 from mlflow_grpc.cli.options import setting_options
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.settings import Settings
@@ -25,7 +25,7 @@ def _dockerfile(output: Path, force: bool, **flags: Any) -> None:
     end_after(work, flags)
 
 
-command = click.Command(
+command = Command(
     "dockerfile",
     callback=_dockerfile,
     help="Writes the build context of an image that serves a model: a Dockerfile, the model and the server.",

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mlflow_grpc.cli.commands import end_after
+from mlflow_grpc.cli.commands import Command, end_after
 from mlflow_grpc.cli.options import output_option, setting_options
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import writing
@@ -23,7 +23,7 @@ def _openapi(output: str, **flags: Any) -> None:
     end_after(work, flags)
 
 
-command = click.Command(
+command = Command(
     "openapi",
     callback=_openapi,
     help="Writes the OpenAPI 3.1 document of a server's HTTP port, as it is at /openapi.json.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_grpc import logs
-from mlflow_grpc.cli.commands import end_after
+from mlflow_grpc.cli.commands import Command, end_after
 from mlflow_grpc.cli.options import output_option, setting_options
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.contract.lockfile import io as lock_io
@@ -75,7 +75,7 @@ def _checked(verdicts: "list[Verdict]", *, has_file: bool) -> int:
     return 1 if any(verdict.breaking for verdict in verdicts) else 0
 
 
-command = click.Command(
+command = Command(
     "proto",
     callback=_proto,
     help="Writes the typed RPCs of a server's models as a .proto file, for clients that compile it.",

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from mlflow_grpc import logs
+from mlflow_grpc.cli.commands import Command
 from mlflow_grpc.errors import StartError
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
@@ -31,7 +32,7 @@ def _replay(**options: Any) -> NoReturn:
     sys.exit(code)
 
 
-command = click.Command(
+command = Command(
     "replay",
     callback=_replay,
     help="Makes recorded calls again, against a model or a server, and reports which answers differ. RECORDED is the "

@@ -13,7 +13,7 @@ from mlflow_grpc import config, logs, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.choices import EnvManager
-from mlflow_grpc.cli.commands import log_warnings, set_flags
+from mlflow_grpc.cli.commands import Command, log_warnings, set_flags
 from mlflow_grpc.cli.options import setting_options
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
@@ -107,7 +107,7 @@ def _run(loaded: Settings, configuration: config.Configuration) -> int:
     return runner.run(loaded, configuration, when_loaded=announce)
 
 
-command = click.Command(
+command = Command(
     "serve",
     callback=_serve,
     help="Serves one model, or the models of a configuration file, until SIGTERM, SIGINT or SIGHUP.",

@@ -9,6 +9,7 @@ import sys
 import click
 
 from mlflow_grpc.access.tokens import is_name, line_of
+from mlflow_grpc.cli.commands import Command
 from mlflow_grpc.errors import StartError
 
 RANDOM_BYTES = 32
@@ -44,7 +45,7 @@ def _read() -> str:
     return token
 
 
-command = click.Command(
+command = Command(
     "token",
     callback=_token,
     help="Makes a token for a caller. Stdout gets the line for the file of --auth-tokens, with the token's SHA-256; "

@@ -239,6 +239,18 @@ def test_every_setting_has_a_flag_and_help():
         assert info.description
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [(["serve", "-h"], "Option '-h' requires an argument."), (["proto", "--modle", "x"], "No such option '--modle'.")],
+)
+def test_errors_about_flags_say_where_the_help_is(arguments, problem):
+    """An unknown flag, and one without its value, are errors that name the command's help: `-h` is the host in MLflow."""
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert f"Try 'main {arguments[0]} --help' for help." in result.output
+    assert problem in result.output
+
+
 def test_flags_of_mlflow_models_serve_are_accepted():
     """Every option of `mlflow models serve` is an option here."""
     from mlflow.models.cli import serve
