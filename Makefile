@@ -44,7 +44,10 @@ serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ##
 	@echo "Once the server is ready, in a second terminal: make predict$(if $(filter-out 50051,$(PORT)), PORT=$(PORT))"
 	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" MLFLOW_GRPC_HTTP_PORT="$(HTTP_PORT)" exec $(BIN)/python server.py
 
-predict: $(VENV)/.runtime ## call the served example model; PORT=N is the port of `make serve`
+# Installs nothing, because `make serve` may be installing into the same environment at this moment.
+predict: ## call the served example model; PORT=N is the port of `make serve`
+	@{ test -e $(VENV)/.runtime && test -e models/iris/serving_input_example.json; } || \
+		{ echo "Run make serve first, and wait until its output says ready" >&2; exit 1; }
 	@$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) @models/iris/serving_input_example.json
 
 # Tests of a file mostly stay in one process, where they share what its fixtures start. A process without tests takes over

@@ -80,6 +80,15 @@ def test_the_two_commands(served):
     assert sh(f"make --no-print-directory predict PORT={port}").splitlines()[-1:] == shown
 
 
+def test_make_predict_before_make_serve(tmp_path):
+    """`make predict` installs nothing beside a `make serve` that is installing. It says what to do first."""
+    command = ["make", "--no-print-directory", "predict", f"VENV={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "Run make serve first" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_make_serve_prints_the_address_of_the_page(served):
     """A browser finds the page, and not only the port, at the address in the output of `make serve`."""
     _, process, http_port = served
