@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow_grpc_client import Client
 
-from tests.client.test_interop import GO_LIBRARIES, JARS, compile_all, run, sources, tool
+from tests.client.test_interop import GO_LIBRARIES, JARS, run, sources, tool
 from tests.support.node import install_buf
 from tests.support.servers import ROOT
 
@@ -22,24 +22,7 @@ ANSWER = '{"predictions": ["setosa"]}'
 
 __all__ = ["sources"]
 
-GO_PROGRAM = """
-package main
-
-import (
-	"context"
-	"fmt"
-	"log"
-	"os"
-	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-
-	"mlflow_grpc/mlflowpb"
-	"mlflow_grpc/modelspb"
-)
-
+GO_CODEC = """
 // Debian's gRPC marshals with a protobuf that does not know messages of its protoc-gen-go.
 type codec struct{}
 
@@ -50,39 +33,15 @@ func (codec) Unmarshal(data []byte, message interface{}) error {
 }
 
 func (codec) Name() string { return "proto" }
-
-func main() {
-	payload := os.Args[2]
-	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
-	if err != nil {
-		log.Fatal(err)
-	}
-	call(connection, payload)
-}
-
-func call(connection *grpc.ClientConn, payload string) {
-	// CODE
-}
 """
-
-JAVA_PROGRAM = """
-import io.grpc.ManagedChannel;
-import io.grpc.ManagedChannelBuilder;
-import io.grpc.StatusRuntimeException;
-import java.util.concurrent.TimeUnit;
-import mlflow.grpc.Input;
-import mlflow.grpc.MLflowGrpc;
-import mlflow.grpc.Output;
-import mlflow.grpc.models.ModelgRPCServiceGrpc;
-import mlflow.grpc.models.iris_input;
-
-public final class Main {
-  public static void main(String[] arguments) {
-    String payload = arguments[0];
-    // CODE
-  }
+# Debian's gRPC is older than NewClient and the package of credentials.
+GO_FOR_DEBIAN = {
+    '\t"google.golang.org/grpc/credentials/insecure"\n': "",
+    "grpc.NewClient(": "grpc.Dial(",
+    "grpc.WithTransportCredentials(insecure.NewCredentials())": (
+        "grpc.WithInsecure(), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}))"
+    ),
 }
-"""
 
 
 def block(language: str) -> str:
@@ -101,9 +60,9 @@ def test_payloads(iris: Any) -> None:
     """The payloads for grpcurl and Node are valid for the example server."""
     written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", PAGE)]
     texts = [message.get("value") or json.dumps(message) for message in written if "sepal_length_cm" not in message]
-    assert len(texts) == 2
+    assert len(texts) == 3
     with Client(iris.address) as client:
-        assert [client.predict_text(text) for text in texts] == [ANSWER] * 2
+        assert [client.predict_text(text) for text in texts] == [ANSWER] * 3
 
 
 def test_node_code() -> None:
@@ -117,9 +76,11 @@ def test_grpcurl(iris: Any, tmp_path: Path) -> None:
     """Each command of grpcurl succeeds, and those that predict print the answer of the model."""
     tool("grpcurl")
     tool("jq")
-    (tmp_path / "payload.json").write_text(PAYLOAD)
-    (tmp_path / "payload.csv").write_text(CSV)
     shutil.copy(ROOT / "mlflow.proto", tmp_path)
+    for line in commands("> payload"):
+        run("/bin/bash", "-euo", "pipefail", "-c", line, cwd=tmp_path)
+    assert json.loads((tmp_path / "payload.json").read_text()) == json.loads(PAYLOAD)
+    assert (tmp_path / "payload.csv").read_text() == CSV
     lines = commands("grpcurl")
     assert len(lines) == 7
     for line in lines:
@@ -146,14 +107,23 @@ def test_buf_curl(iris: Any, tmp_path: Path) -> None:
 @pytest.mark.interop
 @pytest.mark.timeout(900)
 def test_go(sources: Path, iris: Any, tmp_path: Path) -> None:
-    """The Go code prints what its comments say."""
-    output = tmp_path / "src"
-    (output / "app").mkdir(parents=True)
-    compile_all(sources, f"--go_out={output}", f"--go-grpc_out={output}")
-    (output / "app" / "main.go").write_text(GO_PROGRAM.replace("// CODE", block("go")))
+    """The command generates packages in one's own module, and the program prints what its comments say."""
+    module = tmp_path / "src" / "example.com" / "you"
+    module.mkdir(parents=True)
+    for name in ("mlflow.proto", "model_service.proto"):
+        shutil.copy(sources / name, module)
+    (names,) = commands("NAMES=module")
+    (generate,) = commands("--go_out")
+    run("/bin/bash", "-euo", "pipefail", "-c", f"{names}\n{generate}", cwd=module)
+    assert {path.name for path in module.iterdir() if path.is_dir()} == {"mlflowpb", "modelspb"}
+    code = block("go").replace("localhost:50051", iris.address)
+    for shown, older in GO_FOR_DEBIAN.items():
+        assert code.count(shown) == 1
+        code = code.replace(shown, older)
+    (module / "main.go").write_text(code + GO_CODEC)
     go = {"GO111MODULE": "off", "GOPATH": f"{tmp_path}:{GO_LIBRARIES}", "GOFLAGS": ""}
-    run(tool("go"), "build", "-o", tmp_path / "program", "app", cwd=tmp_path, **go)
-    printed = run(tmp_path / "program", iris.address, PAYLOAD, cwd=tmp_path)
+    run(tool("go"), "build", "-o", tmp_path / "program", "example.com/you", cwd=tmp_path, **go)
+    printed = run(tmp_path / "program", PAYLOAD, cwd=tmp_path)
     assert printed.splitlines() == re.findall(r"Println\(.*\) // (.*)$", block("go"), re.MULTILINE)
 
 
@@ -161,10 +131,14 @@ def test_go(sources: Path, iris: Any, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_java(sources: Path, iris: Any, tmp_path: Path) -> None:
     """The Java code prints what its comments say."""
+    for name in ("mlflow.proto", "model_service.proto"):
+        shutil.copy(sources / name, tmp_path)
+    (make_folder,) = commands("mkdir")
+    (generate,) = commands("--java_out")
     plugin = f"--plugin=protoc-gen-grpc-java={tool('grpc_java_plugin')}"
-    compile_all(sources, plugin, f"--java_out={tmp_path}", f"--grpc-java_out={tmp_path}")
+    run("/bin/bash", "-euo", "pipefail", "-c", f"{make_folder}\n{generate} {plugin}", cwd=tmp_path)
     code = block("java").replace("localhost:50051", iris.address)
-    (tmp_path / "Main.java").write_text(JAVA_PROGRAM.replace("// CODE", code))
+    (tmp_path / "Main.java").write_text(code)
     files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.java")]
     run(tool("javac"), "-nowarn", "-cp", f"{JARS}/*", "-d", "classes", *files, cwd=tmp_path)
     printed = run(tool("java"), "-cp", f"classes:{JARS}/*", "Main", PAYLOAD, cwd=tmp_path)

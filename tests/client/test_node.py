@@ -88,6 +88,15 @@ def test_wrong_usage(example):
     assert error.startswith("usage: node predict.mjs")
 
 
+def test_typed_calls_without_the_proto_file(example):
+    """The Node example for typed calls says how to write the .proto file that it lacks."""
+    command = [tool("node"), str(example / "typed.mjs")]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("mlflow-grpc-predict --proto -o model_service.proto")
+
+
 @pytest.mark.parametrize("name", ["node", "node-flight"])
 def test_the_lock_file_names_no_registry(name):
     """The lock file of an example works with any mirror."""

@@ -1,8 +1,9 @@
 // Calls the example model in its own types: one flower, rows in columns, and a stream in which one record gets an error.
 //
-//   mlflow-grpc proto -m models/iris --model-name iris -o model_service.proto
+//   mlflow-grpc-predict --address HOST:PORT --proto -o model_service.proto
 //   node typed.mjs [--address HOST:PORT] [--proto FILE]
 
+import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
@@ -13,6 +14,11 @@ const { values: given } = parseArgs({
     proto: { type: "string", default: "model_service.proto" },
   },
 });
+
+if (!existsSync(given.proto)) {
+  console.error(`There is no ${given.proto}. To write it from a running server: mlflow-grpc-predict --proto -o ${given.proto}`);
+  process.exit(2);
+}
 
 // keepCase, because sepal_length_cm would otherwise become sepalLengthCm, and unknown names are not sent.
 // longs as texts, because JavaScript's numbers cannot hold all 64-bit integers.
