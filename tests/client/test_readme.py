@@ -42,10 +42,12 @@ def test_python_blocks(iris, certificates, code, tmp_path, monkeypatch):
 
 
 def test_the_payload_for_the_shell(iris):
-    """The payload for the shell is valid for the example server."""
-    (payload,) = re.findall(r"'(\{\".*\})'", README)
+    """Each payload for the shell is valid for the example server."""
+    payloads = re.findall(r"'(\{\".*\})'", README)
+    assert len(payloads) == 3
     with Client(iris.address) as client:
-        assert client.predict_text(payload) == '{"predictions": ["setosa"]}'
+        for payload in payloads:
+            assert client.predict_text(payload) == '{"predictions": ["setosa"]}'
 
 
 def test_there_are_blocks():
