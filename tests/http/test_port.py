@@ -215,7 +215,9 @@ def test_an_address_that_is_taken_after_it_was_bound(monkeypatch):
 
         monkeypatch.setattr(listener.HttpListener, "_bind", bind_too_late)
         running = InProcess(Settings(model_uri="(in process)", port=0, http_port=port))
-        with pytest.raises(AddressUnavailable, match=f"cannot listen on 127.0.0.1 port {port}: .*--http-port"):
+        with pytest.raises(
+            AddressUnavailable, match=f"cannot listen on 127.0.0.1 port {port}: .*--http-port or MLFLOW_GRPC_HTTP_PORT"
+        ):
             running.start(None, None)
         running.stop()
 

@@ -78,6 +78,8 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
         ("", "text/csv", ["The CSV has no rows"]),
         (json.dumps(RECORD), None, ["The payload is a record by itself", "dataframe_records"]),
         ("5.1,3.5,1.4,0.2", None, ["The payload is not valid JSON"]),
+        ("", None, ["The payload is empty"]),
+        (" \n", None, ["The payload is empty"]),
         ('{"foo": 1}', None, ["it has none of them", 'Its keys are "foo"']),
         (json.dumps([RECORD]), None, ["must be a JSON object, it is an array"]),
         (json.dumps({"dataframe_records": RECORD}), None, ["must be an array of objects, it is an object"]),

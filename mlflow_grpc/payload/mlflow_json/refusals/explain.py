@@ -89,6 +89,8 @@ class Explainer:
             source: Form in which the caller sent the payload.
 
         """
+        if not text.strip():
+            return refusal(f"The payload is empty.{self._advice.json()}", cause)
         try:
             payload = json.loads(text.encode())
         except RecursionError:
