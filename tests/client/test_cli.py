@@ -58,6 +58,18 @@ def test_a_payload_on_the_command_line(address):
     assert run("-a", address, '{"inputs": "é"}') == (0, '{"inputs": "é"}\n', "")
 
 
+def test_the_name_of_a_file_as_the_payload(address, tmp_path):
+    """If the refused payload is the path of a file, a second line says how to send the file; not for any other payload."""
+    (tmp_path / "refuse").write_text("{}")
+    code, _, error = predict_command("-a", address, "refuse", cwd=tmp_path)
+    assert code == 3
+    assert error.splitlines()[1:] == [
+        "warning: refuse is a file, and its name was sent; write @refuse to send the file"
+    ]
+    (tmp_path / "refuse").unlink()
+    assert "warning" not in predict_command("-a", address, "refuse", cwd=tmp_path)[2]
+
+
 def test_a_payload_in_a_file(address, tmp_path):
     """@FILE reads a file with any line endings and byte order marks."""
     (tmp_path / "payload.json").write_bytes("\ufeff{}\r\n".encode())

@@ -72,9 +72,12 @@ def run(args: argparse.Namespace) -> int:
             return _call(client, args)
     except RecordRefused as error:
         complain(str(error))
+        _suggest_the_file(args.payload)
         return EXIT_REFUSED
     except PredictError as error:
         complain(str(error))
+        if isinstance(error, InvalidInput):
+            _suggest_the_file(args.payload)
         return _EXIT_CODES.get(type(error), EXIT_FAILED)
     except UnicodeError:
         complain("the payload is not UTF-8")
@@ -83,6 +86,13 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         complain(str(error))
     return EXIT_USAGE
+
+
+def _suggest_the_file(argument: str | None) -> None:
+    """Says how to send a file, if the payload that was refused is the path of one."""
+    with contextlib.suppress(OSError, ValueError):  # A payload may be too long for a path, or have a null byte.
+        if argument is not None and Path(argument).is_file():
+            complain(f"{argument} is a file, and its name was sent; write @{argument} to send the file", "warning")
 
 
 def _check(args: argparse.Namespace) -> None:
