@@ -99,6 +99,14 @@ def test_records_survive_signature_and_frame(path, records, tmp_path):
     assert json.loads(answer(of_uri(tmp_path / "model"), payload)) == json.loads(answer(config, payload))
 
 
+def test_a_class_is_saved_without_a_warning_about_its_code(tmp_path):
+    """MLflow does not advise on the type hints of a class that the user has not written."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bridges.save_model(f"{NEWER}Echo", tmp_path / "model", pip_requirements=["ml-base"])
+    assert not [warning for warning in caught if "type hint" in str(warning.message).lower()]
+
+
 def test_a_logged_class_requires_its_package(tmp_path, monkeypatch):
     """The distribution of the class is among the requirements; a class in no distribution needs explicit requirements."""
     monkeypatch.setattr(mlflow, "__version__", "3.13.0")

@@ -29,7 +29,9 @@ class MLModelAsPyfunc(PythonModel):
         self._schema: Any = self._model.input_schema
         self._root = _SchemaNode(_json_schema(self._schema))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:
+    # The input may be a list of records if there is no signature. MLflow reads the type hint: it warns of Any and of
+    # none, and neither checks nor converts an input with the hint of a frame.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
         """Returns the outputs for the rows of a frame."""
         rows: Any = model_input.to_dict("records") if isinstance(model_input, pd.DataFrame) else model_input
         return [_to_json_values(self._model.predict(data=self._parse(row, is_only=len(rows) == 1))) for row in rows]
