@@ -40,8 +40,11 @@ install: $(VENV)/.dev ## prepare .venv, including the packages for tests
 models/iris: | $(VENV)/.runtime
 	$(BIN)/python models/train_iris.py
 
-serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model: gRPC on 127.0.0.1:50051, HTTP on 127.0.0.1:8080; PORT=N and HTTP_PORT=N choose other ports
-	@echo "Once the server is ready, in a second terminal: make predict$(if $(filter-out 50051,$(PORT)), PORT=$(PORT))"
+# `make predict` sends rows of the example model, which fit no other model.
+NEXT = $(if $(filter models/iris,$(MODEL_PATH)),make predict$(if $(filter-out 50051,$(PORT)), PORT=$(PORT)),$(BIN)/mlflow-grpc-predict --address 127.0.0.1:$(PORT) --list)
+
+serve: $(VENV)/.runtime $(if $(filter models/iris,$(MODEL_PATH)),models/iris) ## serve the example model: gRPC on 127.0.0.1:50051, HTTP on 127.0.0.1:8080; PORT=N and HTTP_PORT=N choose other ports, MODEL_PATH=... another model
+	@echo "Once the server is ready, in a second terminal: $(NEXT)"
 	@MODEL_PATH="$(MODEL_PATH)" PORT="$(PORT)" MLFLOW_GRPC_HTTP_PORT="$(HTTP_PORT)" exec $(BIN)/python server.py
 
 # Installs nothing, because `make serve` may be installing into the same environment at this moment.

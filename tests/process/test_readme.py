@@ -89,6 +89,12 @@ def test_make_predict_before_make_serve(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_next_step_after_a_model_of_ones_own():
+    """It is not `make predict`, whose rows fit only the example model."""
+    *_, hint, _ = sh("make --no-print-directory --dry-run serve MODEL_PATH=flowers PORT=50061").splitlines()
+    assert hint.endswith(': .venv/bin/mlflow-grpc-predict --address 127.0.0.1:50061 --list"')
+
+
 def test_make_serve_prints_the_address_of_the_page(served):
     """A browser finds the page, and not only the port, at the address in the output of `make serve`."""
     _, process, http_port = served
