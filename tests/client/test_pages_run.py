@@ -89,15 +89,12 @@ def test_the_page_about_caches(folder):
 
 
 @pytest.mark.deep
-def test_the_page_about_files(served, folder):
+def test_the_page_about_files(served, folder, monkeypatch):
     """Files are scored with and without a server; a bad row stops a run, and is left out of the next."""
     pandas = pytest.importorskip("pandas")
-    rows = [{"id": index, **FLOWER} for index in range(10)]
-    pandas.DataFrame(rows).to_parquet(folder / "flowers.parquet")
-    pandas.DataFrame(rows).to_csv(folder / "flowers.csv", index=False)
-    pandas.DataFrame([*rows[:7], {**rows[7], "sepal_width_cm": "wide"}, *rows[8:]]).to_csv(
-        folder / "bad.csv", index=False
-    )
+    monkeypatch.chdir(folder)
+    (files,) = blocks("docs/batch.md", "python")
+    printed_by(files)
     with_server, without, stopped, resumed = lines("docs/batch.md")
     at = f"mlflow-grpc-predict score --address {served[0]}"
     sh(with_server.replace("mlflow-grpc-predict score", at), folder)
