@@ -254,4 +254,6 @@ def _available_models(name: str) -> str:
         return f" {name} is registered, but has no version yet."
     near = difflib.get_close_matches(name, names, MAX_LISTED) or sorted(names)[:MAX_LISTED]
     lacks = f"no model {name}, but" if name else "the models"
-    return f" It has {lacks} {', '.join(near)}." if near else " It has no models."
+    if not near:
+        return " It has no models. MLflow's log_model puts a model there only with registered_model_name."
+    return f" It has {lacks} {', '.join(near)}."

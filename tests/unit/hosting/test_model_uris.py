@@ -10,7 +10,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.errors import StartError
-from mlflow_grpc.hosting.pyfunc import fetching
+from mlflow_grpc.hosting.pyfunc import fetching, internals
 from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.settings import Settings
 
@@ -67,6 +67,13 @@ def test_hints(registry, uri, hint):
     """The error shows the correct form, and the models of the registry."""
     with pytest.raises(StartError, match=re.escape(hint)):
         fetching.fetch(uri)
+
+
+def test_a_hint_in_an_empty_registry(registry, monkeypatch):
+    """The error says what puts a model there, because log_model alone does not."""
+    monkeypatch.setattr(internals, "registered_names", list)
+    with pytest.raises(StartError, match=r"It has no models\. MLflow's log_model .* with registered_model_name\.$"):
+        fetching.fetch("models:/flowers/1")
 
 
 def test_an_unknown_model_id_keeps_mlflows_message(registry):
