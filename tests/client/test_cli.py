@@ -189,13 +189,6 @@ def test_wrong_usage(tmp_path, arguments, line):
     assert predict_command(*arguments, cwd=tmp_path) == (2, "", line)
 
 
-def test_a_file_without_the_sign(tmp_path):
-    """The path of a file in place of a payload ends with exit code 2, and the line shows how to send the file."""
-    (tmp_path / "payload.json").write_text("{}")
-    line = "error: payload.json is a file; to send its content, write @payload.json\n"
-    assert predict_command("payload.json", cwd=tmp_path) == (2, "", line)
-
-
 def test_input_that_is_not_utf_8(tmp_path):
     """Exit code 2 for stdin and a file, before anything is sent."""
     (tmp_path / "payload").write_bytes(b"a\xff")

@@ -1,5 +1,7 @@
 """The Dockerfile, built and run: by docker, or without docker by the scripts in CONTAINER_TOOLS."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -246,7 +248,9 @@ def assert_the_first_calls_work(address: str, model: Path) -> None:
     python = [text for language, text in blocks if language == "python" and "localhost:50051" in text]
     assert len(python) >= 2
     for text in python:
-        exec(compile(text.replace("localhost:50051", address), "get-started.md", "exec"), {})  # noqa: S102
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(text.replace("localhost:50051", address), "get-started.md", "exec"), {})  # noqa: S102
+        assert printed.getvalue().splitlines() == re.findall(r"^ *print\(.*  # (.*)$", text, re.MULTILINE)
     (payload,) = re.findall(
         r"^mlflow-grpc-predict --address localhost:50051 @models/iris/(\S+)$", GET_STARTED, re.MULTILINE
     )

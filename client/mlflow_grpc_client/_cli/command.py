@@ -40,7 +40,6 @@ from mlflow_grpc_client._typed.contract import Contract
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
-JSON_STARTS = ("{", "[", '"')
 
 _EXIT_CODES: dict[type[PredictError], int] = {
     InvalidInput: EXIT_REFUSED,
@@ -278,14 +277,4 @@ def _payload(argument: str | None) -> str:
         return sys.stdin.buffer.read().decode()
     if argument.startswith("@"):
         return Path(argument[1:]).read_bytes().decode()
-    if not argument.lstrip().startswith(JSON_STARTS) and _is_file(argument):
-        raise ValueError(f"{argument} is a file; to send its content, write @{argument}")
     return argument
-
-
-def _is_file(text: str) -> bool:
-    """Whether a text is the path of a file. A text that cannot be a path, such as a long one, is not."""
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):
-        return False
