@@ -155,7 +155,7 @@ def test_the_serve_examples_start(tmp_path):
 
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "server-key.pem"))
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(str(tmp_path / "server.pem"), append=True)
     authority.cert_pem.write_to_path(str(tmp_path / "clients-ca.pem"))
