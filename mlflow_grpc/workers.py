@@ -368,11 +368,15 @@ class _Supervisor:
 
 
 def _import_libraries(configuration: Configuration) -> None:
-    """Imports the libraries that all workers share; not on macOS, which forbids a fork after such imports."""
+    """Does what is the same in all workers, mostly imports; not on macOS, which forbids a fork after such imports."""
     from mlflow_grpc.engine import loading
 
     if sys.platform != "darwin":
         with suppress(ImportError):  # The workers raise it again and report it.
             loading.import_libraries(configuration.models)
+            if any(model.uri for model in configuration.models):
+                from mlflow_grpc.hosting.pyfunc import requirements
+
+                requirements.read_installed_packages()
         gc.collect()
         gc.freeze()
