@@ -124,7 +124,7 @@ test-python: $(PYTHONS:%=.venvs/python-%/.ready) ## test the server with other P
 CLIENT_PYTHONS ?= 3.10
 test-client: $(CLIENT_PYTHONS:%=.venvs/client-%/.ready) ## test the client alone with its oldest Python, grpcio and protobuf
 	@set -e; for python in $(CLIENT_PYTHONS); do echo "Python $$python"; \
-		$(BIN)/python -m pytest tests/client/test_alone.py --client-python .venvs/client-$$python/bin/python; done
+		$(BIN)/python -m pytest tests/client/test_alone.py --deep --client-python .venvs/client-$$python/bin/python; done
 
 stress: $(VENV)/.dev ## run the server under load and faults, for some minutes; needs h2load
 	$(BIN)/python -m pytest -m stress

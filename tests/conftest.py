@@ -26,10 +26,6 @@ gc.disable()
 
 BEGAN = time.monotonic()
 
-# On a busy machine, generated values and the tests with them take any time.
-hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("busy")
-
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -44,6 +40,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     depth.is_deep = config.getoption("--deep")
+    # On a busy machine, generated values and the tests with them take any time.
+    hypothesis.settings.register_profile(
+        "suite",
+        max_examples=depth.examples(100),
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("suite")
     _hasten_yaml(config)
 
 

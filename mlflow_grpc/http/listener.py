@@ -30,6 +30,9 @@ CHECK_INTERVAL_S = 1.0
 BACKLOG = 2048
 """Number of connections that the kernel queues until they are accepted."""
 
+DATE_INTERVAL_S = 1.0
+"""Interval between two updates of the Date header, in seconds."""
+
 CLOSE_LIMIT_S = 2.0
 """Maximum time for connections to close once all calls have ended, in seconds."""
 
@@ -43,10 +46,20 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self.servers: list[asyncio.Server] = []  # uvicorn sets it when it begins to listen.
         self.is_listening = asyncio.Event()
+        self.is_stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_listening.set()
+
+    async def main_loop(self) -> None:
+        """Updates the Date of responses until the server stops.
+
+        uvicorn's loop looks ten times a second whether it should stop, which delays the end.
+        """
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.is_stopping.wait(), DATE_INTERVAL_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -175,6 +188,7 @@ class HttpListener:
         if self._serving is None:
             return
         self._server.should_exit = True
+        self._server.is_stopping.set()
         done, _ = await asyncio.wait({self._serving}, timeout=CLOSE_LIMIT_S)
         self._server.force_exit = True
         if not done:

@@ -4,12 +4,12 @@ import contextlib
 import functools
 import http.server
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.browser import models
+from tests.support.http_server import run_in_thread
 from tests.support.node import npm
 from tests.support.servers import ROOT
 
@@ -50,8 +50,7 @@ def site():
             """Writes no line for a request."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+        thread = run_in_thread(server)
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()

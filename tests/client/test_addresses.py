@@ -18,6 +18,7 @@ from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailab
 from mlflow_grpc_client._connection.addresses import explained
 from mlflow_grpc_client._connection.targets import target_of
 
+from tests.support.http_server import run_in_thread
 from tests.support.servers import free_port
 
 
@@ -331,8 +332,7 @@ def test_an_https_server(certificates):
     context.load_cert_chain(*certificates.server)
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        thread = run_in_thread(server)
         address = f"127.0.0.1:{server.server_address[1]}"
         message = error_of(address, tls=TLS(certificates.ca))
         server.shutdown()

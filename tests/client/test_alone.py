@@ -10,6 +10,7 @@ from tests.support.servers import ROOT
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.deep
 def test_the_client_alone(iris, request, tmp_path):
     """The client calls a server from a Python with nothing but the client: that of --client-python, or this one."""
     python = Path(request.config.getoption("--client-python")).absolute()

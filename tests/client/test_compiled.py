@@ -67,6 +67,7 @@ def test_in_python(proto, iris, tmp_path):
     assert printed[5].isupper()
 
 
+@pytest.mark.deep
 def test_in_node(proto, iris, example):  # noqa: F811 - a fixture
     """The example loads the text by @grpc/proto-loader, and prints the error of a record in its turn."""
     command = [tool("node"), str(example / "typed.mjs"), "--address", iris.address, "--proto", str(proto)]

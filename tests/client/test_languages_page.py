@@ -95,6 +95,7 @@ def test_grpcurl(iris: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_buf_curl(iris: Any, tmp_path: Path) -> None:
     """`buf curl` lists the methods and makes the typed call of the page."""
     buf = install_buf(tmp_path)

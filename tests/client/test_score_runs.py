@@ -248,8 +248,8 @@ def test_a_disk_that_cannot_be_written(orders, tmp_path):
 @pytest.mark.slow
 def test_a_call_that_is_too_large(tmp_path):
     """Calls over the server's size limit are halved until they fit."""
-    frame = scored.orders(400)
-    with served(scored.Orders(), tmp_path / "model", scored.SIGNATURE, max_message_bytes=10_000) as model:
+    frame = scored.orders(100)
+    with served(scored.Orders(), tmp_path / "model", scored.SIGNATURE, max_message_bytes=2_500) as model:
         code, error = model.score(write(frame, tmp_path / "in.parquet"), "-o", tmp_path / "out.parquet")
         assert code == 0, error
         assert_same(read(tmp_path / "out.parquet"), model.predict(frame[scored.INPUTS]))

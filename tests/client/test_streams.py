@@ -317,7 +317,7 @@ def test_a_model_without_predict_stream(client):
 def test_a_deadline_applies_to_the_stream(make_client, gated):
     """A deadline applies to the complete stream; earlier answers are kept."""
     server, _ = gated
-    answers = make_client(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=2)
+    answers = make_client(server.address, timeout_s=0.001).stream_text(iter(["a", "hold"]), timeout_s=1)
     assert next(answers) == "<a>"
     with pytest.raises(DeadlineExceeded):
         next(answers)

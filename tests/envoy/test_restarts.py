@@ -63,6 +63,7 @@ def test_no_call_fails_in_many_restarts(tmp_path, lame_duck_s):
     restart(tmp_path, RESTARTS, lame_duck_s)
 
 
+@pytest.mark.deep
 def test_only_calls_in_flight_fail_when_a_server_is_killed(tmp_path):
     """After each of two kills, all new calls go to the other server."""
     kill(tmp_path, 2)

@@ -57,6 +57,7 @@ def test_the_page_may_load_nothing_else(server):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+@pytest.mark.deep
 def test_the_page_in_a_browser(server, tmp_path):
     """Chromium shows the operations of the document under that policy, without a network but the server."""
     command = [

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+from email.utils import parsedate_to_datetime
 from threading import Thread
 from typing import Any
 
@@ -291,6 +292,19 @@ def test_the_host_of_the_port(flags, env):
         assert requests.get(f"http://127.0.0.2:{port}/ping", timeout=30).status_code == 200
         with pytest.raises(requests.ConnectionError):
             requests.get(f"http://127.0.0.1:{port}/ping", timeout=30)
+
+
+@pytest.mark.deep
+def test_the_date_goes_on():
+    """The Date of responses is the time, also two seconds after the start."""
+    with echo() as server:
+        began = time.time()
+        while True:
+            date = parsedate_to_datetime(requests.get(f"{server.url}/ping", timeout=30).headers["date"]).timestamp()
+            assert began - 2 < date < time.time() + 1
+            if date > began + 1:
+                return
+            assert time.time() < began + 10
 
 
 def test_sigterm_sends_callers_away():

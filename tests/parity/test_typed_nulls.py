@@ -242,7 +242,7 @@ def as_typed(name: str, value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("model", ["required", "optional"])
+@pytest.mark.parametrize("model", [pytest.param("required", marks=pytest.mark.deep), "optional"])
 def test_inputs(client, oracle, model):
     """For each position of a null, in one record and in rows, the model gets the same as from JSON, or both are
     refused."""
@@ -284,7 +284,7 @@ def test_params(client, oracle):
     assert client.model("optional").predict(rows, params={"p": [1.5, None]}) == expected
 
 
-@pytest.mark.parametrize("model", ["frame", "records"])
+@pytest.mark.parametrize("model", ["frame", pytest.param("records", marks=pytest.mark.deep)])
 def test_answers(client, oracle, model):
     """Answers for one record, in rows, in a stream of records and in chunks equal JSON's, with None for null."""
     served = client.model(model)

@@ -84,6 +84,7 @@ def test_the_control_plane_decides_who_is_called(fleet):
         assert call(payload("a")) == json.dumps({"predictions": ["a"]})
 
 
+@pytest.mark.deep
 def test_no_call_fails_while_a_server_drains(fleet):
     """The control plane removes a server that is NOT_SERVING; no call of clients without retries fails."""
     ending, staying = fleet.servers

@@ -13,6 +13,7 @@ from typing import Any, Self
 import requests
 import yaml
 
+from tests.support.http_server import run_in_thread
 from tests.support.servers import ROOT, Process, free_port
 
 RULES = ROOT / "deploy" / "prometheus"
@@ -48,8 +49,7 @@ class Alerts:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._thread = run_in_thread(self._server)
 
     def _take(self, sent: list[dict[str, Any]]) -> None:
         with self._changed:

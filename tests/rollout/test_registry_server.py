@@ -6,13 +6,13 @@ import signal
 import socketserver
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.rollout.conftest import Registry, Tracking, predicted
+from tests.support.http_server import run_in_thread
 from tests.support.rollout_registry import OWN, OWN_OTHER
 from tests.support.servers import Process, free_port
 
@@ -79,7 +79,7 @@ def broken_registry(port: int) -> Iterator[None]:
         daemon_threads = True
 
     with Server(("127.0.0.1", port), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        run_in_thread(server)
         yield
         server.shutdown()
 

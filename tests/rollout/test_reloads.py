@@ -80,7 +80,11 @@ def test_a_folder_is_read_again(track, folder):
     ("version", "text"),
     [
         (OTHER_SIGNATURE, r"it breaks callers of the served version: input\.b: added and required"),
-        (FAILS_ON_EXAMPLE, "it fails on its own input example: ValueError: version 6 fails"),
+        pytest.param(
+            FAILS_ON_EXAMPLE,
+            "it fails on its own input example: ValueError: version 6 fails",
+            marks=pytest.mark.deep,
+        ),
         (BROKEN_PICKLE, "cannot be loaded: "),
     ],
 )

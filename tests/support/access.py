@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support.http_server import run_in_thread
+
 ISSUER, AUDIENCE = "https://login.example.org", "models"
 
 TOKENS = {"batch": "token-of-batch-0123456789", "web": "token-of-web-0123456789"}
@@ -95,7 +97,7 @@ class IdentityProvider:
         return jwt.encode(present, key, algorithm=algorithm, headers={"kid": kid, **(headers or {})})
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        run_in_thread(self._server)
         return self
 
     def __exit__(self, *error: object) -> None:

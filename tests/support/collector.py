@@ -10,6 +10,8 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from tests.support.http_server import run_in_thread
+
 
 class ReceivedSpan:
     """A span as it came over the wire."""
@@ -121,7 +123,7 @@ class HttpCollector(_Received):
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        run_in_thread(self._server)
         return self
 
     def __exit__(self, *error: object) -> None:

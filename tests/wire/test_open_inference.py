@@ -23,6 +23,7 @@ from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.payload.codec import TextCodec
 from mlflow_grpc.payload.tensors.datatypes import DATATYPES
 from tests.support import tensors, zoo
+from tests.support.depth import examples
 from tests.support.models import FunctionModel, GatedModel, PlainCodec
 from tests.support.servers import Caller, InProcess, serving, serving_models
 from tests.support.shared import made_once
@@ -353,7 +354,9 @@ DIMENSIONS = st.lists(st.sampled_from([-1, 0, 1, 2, 3, 2**31, 2**40, 2**62]), ma
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
 def test_any_tensors(caller, data):

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import mlflow
 import pytest
 
 from mlflow_grpc.hosting.pyfunc.polling import QueryFailed, RegisteredVersion, current_version
+from tests.support.http_server import run_in_thread
 
 ALIAS, LATEST = "models:/churn@champion", "models:/churn/latest"
 
@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def registry() -> Iterator[Answering]:
     before = mlflow.get_registry_uri()
     with Answering(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        run_in_thread(server)
         mlflow.set_registry_uri(f"http://127.0.0.1:{server.server_port}")
         try:
             yield server

@@ -13,6 +13,7 @@ from benchmarks.peers import report
 from benchmarks.peers.contenders import CONTENDERS, Location, Mlflow, MLServer
 from benchmarks.peers.faces import Face, PeerError, Running, one_line
 from benchmarks.peers.protocols import Rest
+from tests.support.http_server import run_in_thread
 from tests.support.servers import ROOT
 
 PAYLOADS = [json.dumps({"dataframe_split": {"columns": ["x"], "data": [[number]]}}) for number in range(40)]
@@ -65,8 +66,7 @@ def server() -> Iterator[tuple[type[Doubling], Any]]:
         pass
 
     with Server(("127.0.0.1", 0), Handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.02,))
-        thread.start()
+        thread = run_in_thread(http_server)
         try:
             yield Handler, Answering(http_server.server_port)
         finally:
