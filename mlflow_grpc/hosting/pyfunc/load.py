@@ -52,6 +52,7 @@ def load_pyfunc(
 
     """
     directory, uri = fetched.directory, fetched.uri
+    internals.read_mlmodel_files_by_libyaml()
     metadata = _read_metadata(directory, uri)
     unmet = _unmet(directory, uri, requirements)
     _check_requirements(unmet, requirements, directory)
@@ -140,7 +141,7 @@ def _load_error(uri: str, error: BaseException, directory: Path, unmet: list[Unm
 
 
 def _read_metadata(directory: Path, uri: str) -> Model:
-    """Reads the MLmodel file, which takes a second per 2,000 columns.
+    """Reads the MLmodel file.
 
     Raises:
         StartError: The file is missing or broken, or Python cannot serve the model.

@@ -1,11 +1,14 @@
 """MLflow's undocumented names that this server uses: these tests fail with an explanation when a new MLflow moves one."""
 
+import functools
 import inspect
 
+import mlflow.models.model
 import mlflow.models.utils
 import mlflow.pyfunc
 import mlflow.pyfunc.model
 import pytest
+import yaml
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -130,3 +133,42 @@ def test_chatty_loggers_exist():
     for name in internals.CHATTY_LOGGERS:
         module = inspect.importlib.import_module(name)  # type: ignore[attr-defined]
         assert module._logger.name == name
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """A folder with an MLmodel file, which MLflow reads as it does in a server."""
+    Model(run_id="run", flavors={"python_function": {"loader_module": "é: {1}", "n": 1.5, "none": None}}).save(
+        tmp_path / "MLmodel"
+    )
+    monkeypatch.setattr(mlflow.models.model, "yaml", yaml)
+    monkeypatch.setattr(yaml, "safe_load", functools.partial(yaml.load, Loader=yaml.SafeLoader))
+    return tmp_path
+
+
+def test_libyaml_reads_the_same(saved, monkeypatch):
+    """MLflow gets the same content from libyaml, and does not call PyYAML's own parser."""
+    expected = Model.load(str(saved)).to_dict()
+    internals.read_mlmodel_files_by_libyaml()
+    monkeypatch.setattr(yaml, "safe_load", None)
+    assert Model.load(str(saved)).to_dict() == expected
+
+
+def test_broken_files_have_the_errors_of_pyyaml(saved):
+    """A file that is no YAML has the error that MLflow itself shows."""
+    (saved / "MLmodel").write_text("flavors: [1\nrun_id: {", encoding="utf-8")
+    with pytest.raises(yaml.YAMLError) as expected:
+        Model.load(str(saved))
+    internals.read_mlmodel_files_by_libyaml()
+    with pytest.raises(yaml.YAMLError) as caught:
+        Model.load(str(saved))
+    assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("nested", ["[", "{a: ", "- "])
+def test_deep_files_do_not_end_the_process(saved, nested):
+    """libyaml would overflow the stack of a thread."""
+    (saved / "MLmodel").write_text(nested * 50_000, encoding="utf-8")
+    internals.read_mlmodel_files_by_libyaml()
+    with pytest.raises(RecursionError):
+        Model.load(str(saved))
