@@ -21,6 +21,12 @@ It replaces SIGINT and SIGHUP, which a terminal sends to all processes of the gr
 END_REPLACED = signal.SIGUSR1
 """Signal by which the supervisor ends a worker once another one serves in its place."""
 
+REPEAT_LIMIT_S = 0.05
+"""Time in which two signals of the same number are one request, in seconds.
+
+GNU timeout signals its child, and then the group of processes that the child is in.
+"""
+
 MAX_OPEN_FILES = 65_536
 """Number of open files up to which the limit is raised; libraries that go through all numbers take long beyond it."""
 
@@ -43,6 +49,20 @@ def reopen_standard_streams() -> None:
             os.set_inheritable(number, True)  # Workers inherit the same streams.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def is_second_signal(number: int, first: int, elapsed_s: float) -> bool:
+    """Returns True if a signal during the shutdown ends it at once.
+
+    A terminal that closes sends SIGHUP twice, so SIGHUP never does.
+
+    Args:
+        number: Number of the signal.
+        first: Number of the signal that began the shutdown.
+        elapsed_s: Time since then, in seconds.
+
+    """
+    return number != signal.SIGHUP and (number != first or elapsed_s > REPEAT_LIMIT_S)
 
 
 def raise_open_files_limit() -> None:

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_REPLACED, ending_signals, reset_signals_after_fork
+from mlflow_grpc.process import END_REPLACED, ending_signals, is_second_signal, reset_signals_after_fork
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.settings import Settings
@@ -128,7 +129,7 @@ async def _serve(
         opening.cancel()
         watching.cancel()
         if failed is None:
-            second = asyncio.create_task(_second(main, role))
+            second = asyncio.create_task(_second(main, role, first.result()))
             return await _end(server, settings, first.result(), interrupt=second)
         if failed is watching:
             logger.error("the server cannot watch itself any more, and ends", exc_info=failed.exception())
@@ -202,8 +203,10 @@ async def _end(server: Server, settings: Settings, number: int, *, interrupt: "a
     return 0
 
 
-async def _second(main: MainThread, role: Role) -> int:
-    """Waits for a second signal that counts. A terminal that closes sends SIGHUP twice, so it does not count."""
-    while (number := await main.next_signal()) == signal.SIGHUP or role.is_supervised:
-        pass
-    return number
+async def _second(main: MainThread, role: Role, first: int) -> int:
+    """Waits for a second signal that counts, and returns its number."""
+    began = time.monotonic()
+    while True:
+        number = await main.next_signal()
+        if not role.is_supervised and is_second_signal(number, first, time.monotonic() - began):
+            return number

@@ -25,7 +25,7 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals, is_second_signal
 from mlflow_grpc.registry_versions import RegistryVersions, Version, answer_worker
 from mlflow_grpc.replacements import KILL_AFTER_S, Replacements
 from mlflow_grpc.reserved_ports import reserve_ports
@@ -347,7 +347,8 @@ class _Supervisor:
             if process.exitcode is None:
                 os.kill(process.pid, signal.SIGTERM if has_lame_duck else END_WITHOUT_LAME_DUCK)
         limit_s = self._settings.drain_timeout_s + KILL_AFTER_S
-        deadline = time.monotonic() + limit_s + (self._settings.lame_duck_s if has_lame_duck else 0)
+        began = time.monotonic()
+        deadline = began + limit_s + (self._settings.lame_duck_s if has_lame_duck else 0)
         while True:
             for ended in [worker for worker in self._workers.values() if worker.process.exitcode is not None]:
                 del self._workers[ended.number]
@@ -356,7 +357,7 @@ class _Supervisor:
                 return None
             if wait([self._wakeup], left_s):
                 number = self._wakeup.recv(1)[0]
-                if number not in (signal.SIGHUP, signal.SIGCHLD):
+                if number != signal.SIGCHLD and is_second_signal(number, first, time.monotonic() - began):
                     return number
 
     def _kill_all(self) -> None:

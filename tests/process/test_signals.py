@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from mlflow_grpc.process import REPEAT_LIMIT_S
 from tests.process.conftest import Held, payload
 from tests.process.test_workers import pids
 from tests.support.processes import inherited
@@ -86,9 +87,26 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
     held = Held(connect(process), tmp_path)
     process.signal(first)
     process.wait_for("draining")
+    time.sleep(2 * REPEAT_LIMIT_S)  # Signals within that time are one request.
     process.signal(second)
     assert process.wait(10) == 128 + second
     assert held.result()[0] == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])
+def test_a_signal_that_comes_twice_drains(start, connect, tmp_path, workers):
+    """GNU timeout signals its child, and then the child's group. Calls in flight finish, and the exit code is 0."""
+    process = start("-w", str(workers))
+    held = Held(connect(process), tmp_path)
+    process.signal(signal.SIGTERM)
+    status = Path(f"/proc/{process.popen.pid}/status")
+    while int(re.findall(r"^ShdPnd:\s*(\w+)$", status.read_text(), re.MULTILINE)[0], 16):
+        pass  # A pending signal would absorb the second one.
+    process.signal(signal.SIGTERM)
+    process.wait_for("draining: . calls in flight", times=workers)
+    held.let_go()
+    assert held.result()[0] == "OK"
+    assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.deep), 2])
