@@ -21,7 +21,10 @@ DEPLOYMENT, GET_STARTED, FROM_MLFLOW, PAYLOADS = (
     for page in ("deployment", "get-started", "from-mlflow-models-serve", "payloads")
 )
 PAGES = ["README.md"]
-PAGES += [f"docs/{page}.md" for page in ("deployment", "errors", "get-started", "operations", "payloads", "versions")]
+PAGES += [
+    f"docs/{page}.md"
+    for page in ("deployment", "errors", "get-started", "operations", "own-model", "payloads", "versions")
+]
 PAGES += [f"docs/from-{origin}.md" for origin in ("a-wrapper", "mlflow-models-serve", "mlserver", "rest-model-service")]
 SCRIPTS = Path(sys.executable).parent
 
