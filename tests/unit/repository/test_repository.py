@@ -1,7 +1,10 @@
-"""Consistency of the repository: versions, locked requirements, workflows."""
+"""Consistency of the repository: versions, locked requirements, workflows and their targets."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow_grpc_client
@@ -140,3 +143,35 @@ def test_actions_are_pinned_and_jobs_have_few_rights(path):
         assert job["timeout-minutes"], name
         for step in job["steps"]:
             assert "uses" not in step or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), step
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_job_is_defined_once(path):
+    """No mapping has a key twice: GitHub refuses such a workflow, and PyYAML would keep the last value."""
+    nodes: list[yaml.Node | None] = [yaml.compose(path.read_text())]
+    while nodes:
+        match nodes.pop():
+            case yaml.SequenceNode(value=items):
+                nodes += items
+            case yaml.MappingNode(value=pairs):
+                keys = [key.value for key, _ in pairs]
+                assert sorted(set(keys)) == sorted(keys)
+                nodes += [value for _, value in pairs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_selected", [True, False])
+def test_browser_tests_without_a_browser(tmp_path, is_selected):
+    """`make browser` fails without Chromium and says what to install. A run that leaves these tests out does not."""
+    selection = ["-m", "browser"] if is_selected else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *selection, "tests/browser/test_token.py"],
+        env={**os.environ, "PATH": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == (1 if is_selected else pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
+    assert ("need Chromium; on Debian: apt-get install chromium" in done.stdout + done.stderr) == is_selected
