@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 import subprocess
 
@@ -109,11 +110,13 @@ def test_the_command_lists_and_describes(described):
     )  # fmt: skip
     code, out, _ = predict_command("-a", described, "--describe", "params")
     lines = out.splitlines()
+    assert re.fullmatch("uri: /.*/params", lines[1])
     assert "  a: number" in lines
     assert '  label: string, default "x"' in lines
     assert "    print(client.model('params/2').predict(a=1.0))" in lines
     code, out, _ = predict_command("-a", described, "--describe", "echo/1.2.0")
     lines = out.splitlines()
+    assert lines[1:3] == ["display name: Echo", "description: Gives back what it gets."]
     assert '  size: "small" | "large", default "small"' in lines
     assert "  parts: list of Part, default []" in lines
     assert "  seen: date-time or null, optional" in lines

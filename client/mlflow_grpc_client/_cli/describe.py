@@ -59,7 +59,14 @@ def describe(model: Model, connection: Connection, contract: Contract | None = N
     """The lines about a model."""
     flavors = f" ({', '.join(model.flavors)})" if model.flavors else ""
     yield f"{model.label}{flavors}: {model.state}"
-    yield from (line for line in (model.display_name, model.description, model.error, model.uri) if line)
+    for title, text in (
+        ("display name", model.display_name),
+        ("description", model.description),
+        ("error", model.error),
+        ("uri", model.uri),
+    ):
+        if text:
+            yield f"{title}: {text}"
     for title, schema in (
         ("input", model.input_schema),
         ("params", model.params_schema),
