@@ -1,11 +1,16 @@
 """Warnings about columns that a model ignores: once for each name."""
 
+import json
 import re
 import warnings
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, Schema
 from mlflow_grpc_client import IgnoredColumns, InvalidInput
 
 from mlflow_grpc.config import ModelConfig
@@ -16,12 +21,21 @@ from tests.support.servers import serving_models
 ZOO = ("numbers", "optional", "every_column", "unnamed")
 
 
+class Raising(PythonModel):
+    def predict(self, context, model_input, params=None):
+        raise ValueError("no prediction")
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
+    signature = ModelSignature(Schema([ColSpec("long", "a")]))
+    mlflow.pyfunc.save_model(
+        folder / "raising", python_model=Raising(), signature=signature, pip_requirements=["mlflow"]
+    )
     for name in ZOO:
         zoo.save(f"rows_{name}", folder / name)
-    models = [ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in ZOO]
+    models = [ModelConfig(uri=str(folder / name), name=name, endpoint=True) for name in (*ZOO, "raising")]
     with serving_models([(model, None) for model in models]) as running:
         yield running.address
 
@@ -87,6 +101,26 @@ def test_the_command_prints_a_line(address):
     text = '{"dataframe_records": [{"a": 1, "b": 2.5, "c": 1}]}'
     code, _, error = predict_command("-a", address, "-m", "numbers", text)
     assert (code, error) == (0, "warning: the model numbers does not have and ignores 'c'\n")
+
+
+def test_a_refused_call_is_one_line(address):
+    """The command prints only the error of a call that is refused, because it says what to correct."""
+    text = '{"dataframe_records": [{"a": 1, "bb": 2.5}]}'
+    code, _, error = predict_command("-a", address, "-m", "numbers", text)
+    (line,) = error.splitlines()
+    assert code == 3
+    assert line.startswith("error: INVALID_ARGUMENT")
+    assert 'Seen in its place: "bb"' in line
+
+
+def test_the_command_warns_if_the_model_raises(address):
+    """The ignored columns may be the reason."""
+    text = json.dumps({"dataframe_records": [{"a": 1, "c": 1}]})
+    code, _, error = predict_command("-a", address, "-m", "raising", text)
+    warning_text, error_text = error.splitlines()
+    assert code == 1
+    assert warning_text == "warning: the model raising does not have and ignores 'c'"
+    assert error_text.startswith("error: INTERNAL")
 
 
 def test_predict_text_accepts_bytes(client):

@@ -26,7 +26,7 @@ from mlflow_grpc_client._cli.output import (
     one_line,
     printable,
     silence_grpc,
-    warnings_as_lines,
+    warnings_of_a_call,
     write,
     write_bytes,
 )
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
         timing = Timing() if args.timing else None
-        with warnings_as_lines(), _client(args, timing) as client, _shown(timing):
+        with warnings_of_a_call(), _client(args, timing) as client, _shown(timing):
             return _call(client, args)
     except RecordRefused as error:
         complain(str(error))

@@ -5,10 +5,10 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlflow_grpc_client import IgnoredColumns, PredictError
+from mlflow_grpc_client import IgnoredColumns, InvalidInput, PredictError
 
 EXIT_FAILED = 1
 
@@ -76,7 +76,30 @@ def error_line(error: PredictError) -> str:
 
 
 @contextlib.contextmanager
-def warnings_as_lines() -> Iterator[None]:
+def warnings_of_a_call() -> Iterator[None]:
+    """Prints IgnoredColumns warnings as lines after a call.
+
+    If the call is refused, the error is the only line, because it says what to correct.
+    """
+    texts: list[str] = []
+    try:
+        with warnings_as_lines(texts.append):
+            yield
+    except InvalidInput:
+        texts.clear()
+        raise
+    finally:
+        for text in texts:
+            _warn(text)
+
+
+def _warn(text: str) -> None:
+    """Prints a warning as a line."""
+    complain(text, "warning")
+
+
+@contextlib.contextmanager
+def warnings_as_lines(print_line: Callable[[str], object] = _warn) -> Iterator[None]:
     """Prints IgnoredColumns warnings as lines, without a location in this package's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", IgnoredColumns)
@@ -84,7 +107,7 @@ def warnings_as_lines() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *location: Any) -> None:
             if issubclass(category, IgnoredColumns):
-                complain(str(message), "warning")
+                print_line(str(message))
             else:
                 show_other(message, category, *location)
 
