@@ -88,6 +88,20 @@ def test_wrong_usage(example):
     assert error.startswith("usage: node predict.mjs")
 
 
+@pytest.mark.parametrize("program", ["predict.mjs", "typed.mjs"])
+@pytest.mark.parametrize(
+    ("flag", "problem"), [("--adress", "Unknown option '--adress'"), ("--address", "Option '--address")]
+)
+def test_wrong_flags(example, program, flag, problem):
+    """An unknown flag, or one without its value, is one line with the usage and exit code 2."""
+    command = [tool("node"), str(example / program), flag]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(problem)
+    assert f"usage: node {program}" in line
+
+
 def test_typed_calls_without_the_proto_file(example):
     """The Node example for typed calls says how to write the .proto file that it lacks."""
     command = [tool("node"), str(example / "typed.mjs")]

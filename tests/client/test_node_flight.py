@@ -71,3 +71,7 @@ def test_wrong_usage(example):
     code, out, error = predict(example)
     assert (code, out) == (2, "")
     assert error.startswith("usage: node flight.mjs")
+    code, out, error = predict(example, "--adress", "localhost:50051", "iris", "[]")
+    (line,) = error.splitlines()
+    assert (code, out) == (2, "")
+    assert line.startswith("Unknown option '--adress'; usage: node flight.mjs")

@@ -13,20 +13,27 @@ import * as arrow from "apache-arrow";
 const PREFIX_BYTES = 8; // Arrow begins each message of a stream with a marker and the length of the header.
 const MAX_BYTES = 100 * 1024 * 1024; // grpc-js accepts 4 MB by default, and an answer may be larger.
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    address: { type: "string", default: "localhost:50051" },
-    proto: {
-      type: "string",
-      default: fileURLToPath(new URL("../../../mlflow_grpc/protos/arrow/flight/flight.proto", import.meta.url)),
-    },
-  },
-});
-if (positionals.length !== 2) {
-  console.error("usage: node flight.mjs [--address HOST:PORT] [--proto FILE] MODEL ROWS");
+function usage(problem = "") {
+  console.error(`${problem}usage: node flight.mjs [--address HOST:PORT] [--proto FILE] MODEL ROWS`);
   process.exit(2);
 }
+
+let options, positionals;
+try {
+  ({ values: options, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      address: { type: "string", default: "localhost:50051" },
+      proto: {
+        type: "string",
+        default: fileURLToPath(new URL("../../../mlflow_grpc/protos/arrow/flight/flight.proto", import.meta.url)),
+      },
+    },
+  }));
+} catch (error) {
+  usage(`${error.message.split(". ")[0]}; `);
+}
+if (positionals.length !== 2) usage();
 const [model, rows] = [positionals[0], JSON.parse(positionals[1])];
 
 const definition = loadSync(options.proto, { keepCase: true, defaults: true });

@@ -9,17 +9,24 @@ import { loadSync } from "@grpc/proto-loader";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-const { values: given, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    address: { type: "string", default: "localhost:50051" },
-    proto: { type: "string", default: here("../../../mlflow.proto") },
-  },
-});
-if (positionals.length !== 1) {
-  console.error("usage: node predict.mjs [--address HOST:PORT] [--proto FILE] PAYLOAD");
+function usage(problem = "") {
+  console.error(`${problem}usage: node predict.mjs [--address HOST:PORT] [--proto FILE] PAYLOAD`);
   process.exit(2);
 }
+
+let given, positionals;
+try {
+  ({ values: given, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      address: { type: "string", default: "localhost:50051" },
+      proto: { type: "string", default: here("../../../mlflow.proto") },
+    },
+  }));
+} catch (error) {
+  usage(`${error.message.split(". ")[0]}; `);
+}
+if (positionals.length !== 1) usage();
 
 const { MLflow } = grpc.loadPackageDefinition(loadSync(given.proto));
 const client = new MLflow(given.address, grpc.credentials.createInsecure(), {

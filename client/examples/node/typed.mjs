@@ -8,12 +8,18 @@ import { parseArgs } from "node:util";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 
-const { values: given } = parseArgs({
-  options: {
-    address: { type: "string", default: "localhost:50051" },
-    proto: { type: "string", default: "model_service.proto" },
-  },
-});
+let given;
+try {
+  ({ values: given } = parseArgs({
+    options: {
+      address: { type: "string", default: "localhost:50051" },
+      proto: { type: "string", default: "model_service.proto" },
+    },
+  }));
+} catch (error) {
+  console.error(`${error.message.split(". ")[0]}; usage: node typed.mjs [--address HOST:PORT] [--proto FILE]`);
+  process.exit(2);
+}
 
 if (!existsSync(given.proto)) {
   console.error(`There is no ${given.proto}. To write it from a running server: mlflow-grpc-predict --proto -o ${given.proto}`);
