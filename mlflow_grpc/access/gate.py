@@ -14,6 +14,7 @@ from mlflow_grpc.access.tokens import TokenFile, digest_of
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.access_settings import parts
 from mlflow_grpc.choices import Service
+from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import CallerNotChecked, StartError
 from mlflow_grpc.polling import Poller
 from mlflow_grpc.settings import Settings
@@ -148,7 +149,7 @@ def make_gate(settings: Settings, rules: Sequence[AccessRule] | None) -> Gate | 
             from mlflow_grpc.access.keys import COOLDOWN_S, KeySource
         except ModuleNotFoundError as error:
             raise StartError(
-                f"--auth-jwt-issuer needs the package {error.name}: pip install 'mlflow-grpc[jwt]'"
+                f"--auth-jwt-issuer needs the package {error.name}: pip install {install_source('jwt')}"
             ) from error
         source = KeySource(settings.auth_jwt_jwks)
         poller = Poller(source.look, "fetch-keys", cooldown_s=COOLDOWN_S if "://" in settings.auth_jwt_jwks else 0.0)

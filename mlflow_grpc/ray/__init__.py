@@ -7,7 +7,9 @@ Rule of this package: it alone imports Ray. Ray Serve's proxies import it too, s
 try:
     import ray as _ray  # noqa: F401 - an error that says what to install
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError('mlflow_grpc.ray needs Ray Serve: pip install "mlflow-grpc[ray]"') from error
+    from mlflow_grpc.distribution import install_source
+
+    raise ModuleNotFoundError(f"mlflow_grpc.ray needs Ray Serve: pip install {install_source('ray')}") from error
 
 from mlflow_grpc.ray.application import Arguments, app
 from mlflow_grpc.ray.autoscaling import ByUtilization

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlflow_grpc.choices import OtlpProtocol
+from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Settings, spelling
@@ -20,8 +21,6 @@ logger = get_logger(__name__)
 
 TRACES_PATH = "/v1/traces"
 """Path on a collector for OTLP over HTTP, if the endpoint has no path."""
-
-MISSING_EXTRA = "the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'"
 
 
 def make_tracer(settings: Settings) -> Tracer | None:
@@ -42,7 +41,9 @@ def make_tracer(settings: Settings) -> Tracer | None:
         # The SDK reads its own variables, because the path that it derives depends on the variable.
         exporter = _exporter(settings, None if is_of_sdk else settings.otlp_endpoint)
     except (ImportError, ValueError) as error:
-        reason = MISSING_EXTRA if isinstance(error, ImportError) else str(error)
+        reason = str(error)
+        if isinstance(error, ImportError):
+            reason = f"the extra tracing is not installed: pip install {install_source('tracing')}"
         if not is_of_sdk:
             raise StartError(f"{source}: {reason}") from None
         # The variable may be meant for other programs.

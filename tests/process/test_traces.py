@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from mlflow_grpc import protos
+from mlflow_grpc.distribution import install_source
 from tests.process.conftest import payload
 from tests.process.test_workers import seen_by
 from tests.support import traced
@@ -153,7 +154,8 @@ def test_a_missing_exporter_is_named(start, tmp_path):
     env = {"PYTHONPATH": str(tmp_path)}
     process = start("--otlp-endpoint", "http://127.0.0.1:4317", env=env, fresh=True)
     assert process.wait() == 2
-    assert "--otlp-endpoint: the extra tracing is not installed: pip install 'mlflow-grpc[tracing]'" in process.output
+    missing = f"--otlp-endpoint: the extra tracing is not installed: pip install {install_source('tracing')}"
+    assert missing in process.output
     env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = "http://127.0.0.1:4317"
     process = start(env=env, fresh=True)
     process.wait_for("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, and calls are not traced: the extra tracing")

@@ -1,6 +1,8 @@
 """The argument with which pip installs the server again, from the source that pip recorded."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,3 +88,19 @@ def test_an_extra_goes_where_pip_reads_it(installed, origin):
     installed(origin)
     requirement = Requirement(distribution.source_of().requirement("s3"))
     assert (requirement.name, requirement.extras) == (SERVER, {"s3"})
+
+
+def test_ray_that_is_missing():
+    """The error of the package for Ray Serve has the command that installs the extra from where the server is."""
+    code = "import sys; sys.modules['ray'] = None; import mlflow_grpc.ray"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "client")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.splitlines()[-1].endswith(f"pip install {distribution.install_source('ray')}")
+    assert f"{ROOT}[ray]" in done.stderr

@@ -1,5 +1,6 @@
 """Rules of the key `access`, and the configuration file that has them."""
 
+import re
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from mlflow_grpc.access import permits
 from mlflow_grpc.access.gate import make_gate
 from mlflow_grpc.access_config import AccessRule
 from mlflow_grpc.choices import Service
+from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.settings import Settings
 
@@ -98,7 +100,7 @@ def test_jwts_need_an_extra(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "jwt", None)
     settings = Settings(model_uri="x", auth_jwt_issuer="i", auth_jwt_audience="a", auth_jwt_jwks="keys.json")
-    with pytest.raises(StartError, match=r"needs the package jwt: pip install 'mlflow-grpc\[jwt\]'"):
+    with pytest.raises(StartError, match=re.escape(f"needs the package jwt: pip install {install_source('jwt')}")):
         make_gate(settings, None)
 
 
