@@ -92,9 +92,9 @@ def _client_class() -> type["Client"]:
     except ModuleNotFoundError as error:
         if error.name != "mlflow_grpc_client":
             raise
-        from mlflow_grpc.distribution import source_of
+        from mlflow_grpc.distribution import SERVER, source_of
 
-        location = Path(source_of().location) / "client"
+        location = Path(source_of(SERVER).location) / "client"
         where = location if location.is_dir() else "./client, in a clone of the server's repository"
         raise ModuleNotFoundError(
             f"mlflow_grpc.serving gives a client, and mlflow-grpc-client is not installed: pip install {where}",

@@ -15,9 +15,11 @@ try:
     import numpy as np
     import pandas as pd
 except ModuleNotFoundError as error:
+    from _mlflow_grpc_protocol.install_sources import CLIENT, install_argument
+
     missing = str(error.name).partition(".")[0]
     raise ModuleNotFoundError(
-        f"mlflow_grpc_client.ray_data needs {missing}: pip install 'mlflow-grpc-client[ray-data]'", name=missing
+        f"mlflow_grpc_client.ray_data needs {missing}: pip install {install_argument(CLIENT, 'ray-data')}", name=missing
     ) from None
 
 from mlflow_grpc_client._bulk import (

@@ -23,9 +23,11 @@ try:
     from pyspark.sql import Column, types
     from pyspark.sql.functions import pandas_udf, udf
 except ModuleNotFoundError as error:
+    from _mlflow_grpc_protocol.install_sources import CLIENT, install_argument
+
     missing = str(error.name).partition(".")[0]
     raise ModuleNotFoundError(
-        f"mlflow_grpc_client.spark needs {missing}: pip install 'mlflow-grpc-client[spark]'", name=missing
+        f"mlflow_grpc_client.spark needs {missing}: pip install {install_argument(CLIENT, 'spark')}", name=missing
     ) from None
 from _mlflow_grpc_protocol.shapes import EnumShape, FieldShape, MessageShape, ScalarShape, TimestampShape, WrapperShape
 from google.protobuf.descriptor import FieldDescriptor

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pandas as pd
 import pytest
+from _mlflow_grpc_protocol.install_sources import CLIENT, install_argument
 from mlflow_grpc_client import PredictError, Unavailable, _bulk
 from mlflow_grpc_client._bulk import BulkModel, BulkOptions
 from mlflow_grpc_client.errors import failure
@@ -137,4 +138,4 @@ def test_a_missing_library(module, extra, absent):
     """Without the library of an engine, its module names the extra."""
     code = f"import sys; sys.modules[{absent!r}] = None; import mlflow_grpc_client.{module}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
-    assert f"needs {absent}: pip install 'mlflow-grpc-client[{extra}]'" in done.stderr
+    assert f"needs {absent}: pip install {install_argument(CLIENT, extra)}" in done.stderr

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from _mlflow_grpc_protocol.install_sources import CLIENT, install_argument
 from mlflow.models import ModelSignature
 
 from tests.support import scored
@@ -268,7 +269,7 @@ def test_without_the_extra(orders, tmp_path, monkeypatch):
     """The error has the command that installs the extra."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, error = orders.score("in.csv", "-o", "out.csv")
-    assert (code, "pip install 'mlflow-grpc-client[score]'" in error) == (2, True)
+    assert (code, f"pip install {install_argument(CLIENT, 'score')}" in error) == (2, True)
 
 
 def test_a_payload_of_this_name():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _mlflow_grpc_protocol import install_sources
 from packaging.requirements import Requirement
 
 from mlflow_grpc import __version__, distribution
@@ -25,7 +26,7 @@ def installed(monkeypatch, tmp_path):
         if origin is not None:
             (info / "direct_url.json").write_text(json.dumps(origin))
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-        monkeypatch.setattr(distribution, "_checkout", lambda name: None)
+        monkeypatch.setattr(install_sources, "_checkout", lambda name: None)
 
     return install
 
@@ -35,6 +36,7 @@ def test_a_clone_is_named_by_its_path():
     assert distribution.source_of(SERVER).location == str(ROOT)
     assert distribution.source_of(CLIENT).location == str(ROOT / "client")
     assert distribution.install_source("s3").endswith(f"'{ROOT}[s3]'")
+    assert install_sources.install_argument(CLIENT, "score").endswith(f"'{ROOT / 'client'}[score]'")
 
 
 def test_a_clone_that_is_not_installed_is_named(monkeypatch):
@@ -86,7 +88,7 @@ def test_a_path_with_spaces_is_one_argument(installed, tmp_path):
 def test_an_extra_goes_where_pip_reads_it(installed, origin):
     """The argument of pip for an extra is a requirement with this extra."""
     installed(origin)
-    requirement = Requirement(distribution.source_of().requirement("s3"))
+    requirement = Requirement(distribution.source_of(SERVER).requirement("s3"))
     assert (requirement.name, requirement.extras) == (SERVER, {"s3"})
 
 

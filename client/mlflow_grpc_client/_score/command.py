@@ -63,9 +63,11 @@ def prepared(args: argparse.Namespace) -> "Job":
     """
     # Found and not imported, because most runs need no pandas, whose import takes half a second.
     if missing := [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]:
+        from _mlflow_grpc_protocol.install_sources import CLIENT, install_argument
+
         raise InvalidUsage(
             f"score needs the libraries of an extra (not installed: {', '.join(missing)}): "
-            "pip install 'mlflow-grpc-client[score]'"
+            f"pip install {install_argument(CLIENT, 'score')}"
         )
     gc.disable()  # Modules that are being imported are no garbage.
     from mlflow_grpc_client._score.job import Job
