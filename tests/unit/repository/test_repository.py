@@ -160,6 +160,7 @@ def test_a_job_is_defined_once(path):
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("is_selected", [True, False])
 def test_browser_tests_without_a_browser(tmp_path, is_selected):
     """`make browser` fails without Chromium and says what to install. A run that leaves these tests out does not."""
