@@ -21,7 +21,9 @@ from tests.support.depth import examples
 from tests.support.rollout_registry import LARGE, NAME, OWN, OWN_OTHER
 from tests.support.servers import Process
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+if depth.is_deep:
+    pytestmark.append(pytest.mark.alone)  # It prints times.
 
 SWAPS = int(os.environ.get("SWAPS", "3"))
 RATE = 200 if depth.is_deep else 50
