@@ -187,10 +187,15 @@ bench: $(VENV)/.dev ## compare the speed with `mlflow models serve`; needs h2loa
 	@touch $@
 
 # A server that cannot be installed is left out, and the report says so.
-PEERS := $(notdir $(basename $(wildcard benchmarks/peers/requirements/*.txt)))
+# TorchServe's features are tried, but its speed is not measured.
+PEERS := $(filter-out torchserve,$(notdir $(basename $(wildcard benchmarks/peers/requirements/*.txt))))
 bench-peers: $(VENV)/.dev ## compare the speed with other servers of MLflow models, for some minutes; needs h2load
 	-$(MAKE) --keep-going $(PEERS:%=.venvs/peer-%/.ready)
 	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
+peer-features: $(VENV)/.dev ## try the features of other servers of MLflow models, for some minutes; needs openssl and Java
+	-$(MAKE) --keep-going $(patsubst %,.venvs/peer-%/.ready,mlserver kserve torchserve)
+	$(BIN)/python -m benchmarks.peers.features $(FEATURES_ARGS)
 
 check: $(VENV)/.dev ## check lint, format, types, generated files and the version
 	$(BIN)/ruff check .

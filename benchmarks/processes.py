@@ -39,6 +39,11 @@ class ServerProcess:
         """Whether the process that was started has ended."""
         return self._process.poll() is not None
 
+    @property
+    def pid(self) -> int:
+        """The pid of the process that was started."""
+        return self._process.pid
+
     def last_output(self) -> str:
         """Returns the end of the output."""
         return self._log.read_text(errors="replace")[-2000:]

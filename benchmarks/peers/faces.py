@@ -46,7 +46,7 @@ class Running:
 
         """
         self.contender = contender
-        http_port, grpc_port, third_port = _free_ports(3)
+        http_port, grpc_port, third_port = free_ports(3)
         self.location = Location(model, folder, http_port, grpc_port, third_port, batch_wait_s)
         if not Path(contender.python).exists():
             raise PeerError(f"not installed: .venvs/{contender.environment} is not there")
@@ -184,7 +184,7 @@ def one_line(text: str, *, last: bool = False) -> str:
     return line.replace("|", "/")[:160]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Returns free ports, all different."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [probe.getsockname()[1] for probe in probes]

@@ -1,6 +1,8 @@
-"""benchmarks/peers: answers are checked before a server is measured, and the report says what was left out and why."""
+"""benchmarks/peers: answers are checked before a server is measured, and reports say what was seen, left out and why."""
 
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from benchmarks.peers import report
 from benchmarks.peers.contenders import CONTENDERS, Location, Mlflow, MLServer
 from benchmarks.peers.faces import Face, PeerError, Running, one_line
+from benchmarks.peers.features import report as features_report
+from benchmarks.peers.features.rows import ROWS
+from benchmarks.peers.features.servers import TRIED
+from benchmarks.peers.features.stand import Observation
+from benchmarks.peers.features.torchserve import TorchServePredictions
 from benchmarks.peers.protocols import Rest
 from tests.support.http_server import run_in_thread
 from tests.support.servers import ROOT
@@ -97,8 +105,9 @@ def test_a_server_that_is_not_installed_is_named(tmp_path, monkeypatch):
 
 
 def test_each_environment_has_requirements():
-    """`make bench-peers` installs exactly the environments that the servers use."""
-    used = {contender.environment.removeprefix("peer-") for contender in CONTENDERS} - {""}
+    """`make bench-peers` and `make peer-features` install exactly the environments that the servers use."""
+    environments = {server.environment for server in CONTENDERS} | {server.environment for server in TRIED}
+    used = {environment.removeprefix("peer-") for environment in environments} - {""}
     assert used == {path.stem for path in ROOT.glob("benchmarks/peers/requirements/*.txt")}
 
 
@@ -129,3 +138,69 @@ def test_reasons_fit_into_a_cell():
     assert one_line("a\n b\n\n", last=True) == "b"
     assert one_line("") == "no output"
     assert len(one_line("x" * 1000)) == 160
+
+
+def table_after(path: Path, heading: str) -> list[str]:
+    """Returns the lines of the first table after a heading."""
+    lines = path.read_text().partition(f"\n{heading}\n")[2].splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("|"))
+    return list(itertools.takewhile(lambda line: line.startswith("|"), lines[first:]))
+
+
+def test_the_comparison_in_the_readme_is_what_was_tried():
+    """The table has the servers, rows and cells of the report, which has all rows that are tried, and no others."""
+    in_readme = table_after(ROOT / "README.md", "## How it compares")
+    tried = (ROOT / "benchmarks/results/features.md").read_text()
+    in_report = [line for line in tried.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    assert in_readme == in_report
+    assert [line.split("|")[1].strip() for line in in_report[2:]] == list(ROWS)
+    assert in_report[0].split(" | ")[1:] == [*(server.name for server in TRIED[:-1]), f"{TRIED[-1].name} |"]
+
+
+def test_the_readme_has_the_date_and_versions_of_the_trial():
+    """The sentence below the table says when it was tried, and with which versions."""
+    readme = (ROOT / "README.md").read_text().partition("\n## How it compares\n")[2].partition("\n## ")[0]
+    tried = (ROOT / "benchmarks/results/features.md").read_text()
+    assert tried.splitlines()[0].rpartition(" ")[2] in readme
+    for name in ("mlflow", "mlserver", "kserve", "torchserve"):
+        version = re.search(rf"[ ,]{name} ([0-9.]+)", tried)
+        assert version is not None
+        assert version[1] in readme
+
+
+def test_the_report_of_features_shows_what_was_seen():
+    """A row has the short words in the table and the rest below it; a server that was not tried has its reason."""
+    trials = features_report.Trials("2026-01-31", {"A": "a 1", "B": "b 2"}, {"C": "not installed"})
+    trials.observed["TLS"] = {"A": Observation("yes", "a | b\nc"), "B": Observation("no", "UNAVAILABLE")}
+    lines = features_report.markdown(trials).splitlines()
+    assert "| | A | B |" in lines
+    assert "| TLS | yes | no |" in lines
+    assert "| A | a / b c |" in lines
+    assert "- B: b 2" in lines
+    assert "- C was not tried: not installed" in lines
+
+
+def test_the_message_for_torchserve_is_protobuf():
+    """Protobuf itself reads the message as the fields of TorchServe's inference.proto."""
+    fields = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="torchserve.proto", syntax="proto3")
+    request = file.message_type.add(name="PredictionsRequest")
+    request.field.add(name="model_name", number=1, type=fields.TYPE_STRING, label=fields.LABEL_OPTIONAL)
+    request.field.add(
+        name="input",
+        number=3,
+        type=fields.TYPE_MESSAGE,
+        label=fields.LABEL_REPEATED,
+        type_name="PredictionsRequest.InputEntry",
+    )
+    entry = request.nested_type.add(name="InputEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=fields.TYPE_STRING, label=fields.LABEL_OPTIONAL)
+    entry.field.add(name="value", number=2, type=fields.TYPE_BYTES, label=fields.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    message_class = message_factory.GetMessageClass(pool.FindMessageTypeByName("PredictionsRequest"))
+    text = "x" * 300
+    message: Any = message_class.FromString(TorchServePredictions().request(text)[0])
+    assert message.model_name == "bench"
+    assert dict(message.input) == {"body": text.encode()}
