@@ -324,9 +324,8 @@ def test_sigterm_sends_callers_away():
         with Caller(address) as caller:
             health: Any = caller.channel.unary_unary("/grpc.health.v1.Health/Check")
             assert health(b"", timeout=30) == b"\x08\x02"  # NOT_SERVING
-        server.signal(signal.SIGTERM)
-        server.signal(signal.SIGTERM)
-        server.wait()
+        server.signal(signal.SIGINT)
+        assert server.wait() == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
