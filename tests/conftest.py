@@ -76,8 +76,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Exempts what is collected from later searches for garbage."""
+    """Exempts what is collected from later searches for garbage, which are rare: they took a twentieth of the time."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     gc.enable()
 
 
