@@ -51,7 +51,7 @@ def own_server(command: str, directory: Path) -> Iterator[tuple[str, str]]:
 
 def test_the_page_about_ones_own_model(own_models):
     """The models of the page are served from a directory and a registry, and answer as the page and MLflow do."""
-    serve, from_registry, *calls, serve_risk, json_call, typed_call, mlflow_serve, to_mlflow, to_http = lines(PAGE)
+    serve, from_registry, *calls, serve_risk, json_call, typed_call, mlflow_serve, to_mlflow, to_http, _ = lines(PAGE)
     save, *_, in_python = blocks(PAGE, "python")
     load = next(line for line in save.splitlines() if line.startswith("features, species"))
     answer = '{"predictions": [0, 0]}'
@@ -86,7 +86,8 @@ def test_the_page_about_ones_own_model(own_models):
 
 def test_a_model_is_checked_before_it_is_handed_over(own_models):
     """The commands of docs/own-model.md succeed, and write the files that they name."""
-    with own_server(f"{lines(PAGE)[0]} --requirements strict", own_models):
+    *_, serve_strictly = lines(PAGE)
+    with own_server(serve_strictly, own_models):
         pass
     commands = re.findall(r"^\| .* \| `mlflow-grpc (.*)` \|$", TEXT, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["proto", "proto", "openapi", "dockerfile"]
