@@ -64,7 +64,7 @@ def main() -> None:
         site.add_page(page)
     for path, text in {"docs/command-line.md": command_line_page.page(), **protos_page.pages()}.items():
         write(path, text)
-    for file in ("python-api.md", "extra.css"):
+    for file in ("python-api.md", "extra.css", "scrollable.js"):
         copy(ROOT / "docs" / "site" / file, f"docs/{file}" if file.endswith(".md") else file)
     copy(arguments.mermaid, "mermaid.min.js")
 

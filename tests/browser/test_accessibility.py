@@ -18,6 +18,8 @@ SITE = ROOT / "build" / "site"
 SITE_PAGES = (
     "",
     "docs/get-started/",
+    "docs/own-model/",
+    "docs/from-a-wrapper/",
     "docs/operations/",
     "docs/request-path/",
     "docs/python-api/",
