@@ -82,7 +82,7 @@ class Tried(Contender):
         return f"/v2/models/{name}/infer"
 
     def load_second(self, location: Location, model: Path) -> None:
-        """Loads the second model into the running server.
+        """Loads the second model into the running server; called only if `settings` has `reloads`.
 
         Raises:
             requests.HTTPError: The server refuses it.
