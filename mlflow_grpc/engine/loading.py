@@ -12,29 +12,23 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow_grpc import logs
-from mlflow_grpc.choices import Batching, Payload, UnknownColumns
 from mlflow_grpc.config import Configuration, ModelConfig
 from mlflow_grpc.engine import trial
 from mlflow_grpc.engine.catalog import Catalog
-from mlflow_grpc.engine.decorated import decorated
 from mlflow_grpc.engine.engine import Engine
-from mlflow_grpc.engine.servable import FastPath, ServableModel
+from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.error_text import one_line
 from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.payload.codec import ModelInput, TextCodec
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.settings import Settings, spelling
 
 if TYPE_CHECKING:
     from mlflow_grpc.hosting.pyfunc.fetching import FetchedModel
-    from mlflow_grpc.hosting.pyfunc.model import PyfuncModel
-    from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
-    from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
 
 logger = get_logger(__name__)
 
@@ -188,7 +182,7 @@ def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
         configuration=config.configuration,
         decorators=config.decorators,
     )
-    codec = MLModelCodec(model.schema, unknown_columns=_unknown_columns(config, settings))
+    codec = MLModelCodec(model.schema, unknown_columns=config.unknown_columns or settings.unknown_columns)
     return ServableModel(
         model,
         codec,
@@ -199,6 +193,7 @@ def _load_class(config: ModelConfig, settings: Settings) -> ServableModel:
 
 
 def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel | None") -> ServableModel:
+    from mlflow_grpc.engine.preparation import prepare
     from mlflow_grpc.hosting.pyfunc.load import load_pyfunc
 
     if fetched is None:
@@ -206,92 +201,4 @@ def _load_mlflow(config: ModelConfig, settings: Settings, fetched: "FetchedModel
     model = load_pyfunc(fetched, name=config.name, config=config.configuration, requirements=settings.requirements)
     context = contextvars.copy_context()
     # In a copy, so that trying the model changes nothing for the calls.
-    return replace(context.copy().run(_prepare, model, config, settings), context=context)
-
-
-def _prepare(model: "PyfuncModel", config: ModelConfig, settings: Settings) -> ServableModel:
-    """Makes the codec of an MLflow model, and its fast path if its signature allows one."""
-    from mlflow_grpc.engine.batching import qualification, row_runner
-    from mlflow_grpc.payload.fast_json.decoders import decoder_for
-    from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
-
-    if config.decorators:
-        return decorated(model, config, _unknown_columns(config, settings))
-    if (config.payload or settings.payload) is Payload.TEXT:
-        if config.has_hooks:
-            raise StartError("preprocess and postprocess take tables, and --payload text hands the model a text")
-        return ServableModel(model, TextCodec(), batching_reason="its payload is text")
-    codec = ScoringCodec(
-        model.metadata,
-        model.loader_module,
-        model.item_hint,
-        unknown_columns=_unknown_columns(config, settings),
-        csv_dates=settings.csv_dates,
-        judges_columns=config.preprocess is None,
-    )
-    decoder = decoder_for(model.metadata)
-    if config.has_hooks:
-        return _hooked(model, codec, decoder, config, settings)
-    if decoder is None:
-        reason = "the signature is not one of plain columns or a plain tensor"
-        logger.info("%s: batching off: %s", model.name, reason)
-        return ServableModel(model, codec, batching_reason=reason)
-    samples = _samples(model, decoder)
-    if samples and model.try_arrays(decoder.table(samples)):
-        logger.info("%s: scikit-learn is given arrays: it answers as it does to frames", model.name)
-    runner = row_runner.RowRunner(model, decoder, codec)
-    batched, reason = qualification.decide(config.batching or settings.batching, model, runner, samples)
-    logger.info("%s: batching %s: %s", model.name, "on" if batched else "off", reason)
-    fast_path = FastPath(decoder)
-    if batched or model.rows_are_independent:
-        max_rows = settings.batch_rows if batched else 1
-        inline = batched and qualification.fits_event_loop(model, runner, samples, max_rows)
-        fast_path = FastPath(decoder, runner, max_rows, settings.batch_wait_s, inline)
-    return ServableModel(model, codec, fast_path, batched, reason)
-
-
-def _hooked(
-    model: "PyfuncModel", codec: "ScoringCodec", decoder: "FastDecoder | None", config: ModelConfig, settings: Settings
-) -> ServableModel:
-    """Wraps an MLflow model in its hooks; it is batched only if its owner says so."""
-    from mlflow_grpc.engine.batching import row_runner
-    from mlflow_grpc.hosting.pyfunc.hooks import HookedModel
-
-    hooked = HookedModel(model, preprocess=config.preprocess, postprocess=config.postprocess)
-    mode = config.batching or settings.batching
-    batched = decoder is not None and mode is Batching.ON
-    reason = "its owner says on" if batched else "preprocess and postprocess may look at several rows at once"
-    logger.info("%s: batching %s: %s", hooked.name, "on" if batched else "off", reason)
-    fast_path = FastPath(decoder) if decoder is not None else None
-    if decoder is not None and batched:
-        fast_path = FastPath(
-            decoder, row_runner.RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s
-        )
-
-    def preprocess(data: Any) -> ModelInput:
-        preprocessed = hooked.preprocess(data)
-        return ModelInput(preprocessed, ignored=codec.unknown.check(preprocessed.left_over))
-
-    runs_first = preprocess if config.preprocess is not None else None
-    return ServableModel(hooked, codec, fast_path, batched, reason, preprocess=runs_first)
-
-
-def _samples(model: "PyfuncModel", decoder: "FastDecoder") -> "list[RowBlock]":
-    """Makes single rows to try a model with; their values vary as much as the model accepts.
-
-    Only models of flavors that predict each row by itself are tried. A call of another model may cost money.
-    """
-    if not model.rows_are_independent:
-        return []
-    varied = decoder.samples(model.example, varied=True)
-    if not varied:
-        return []
-    try:
-        model.predict_table(decoder.table(varied))
-    except Exception:  # noqa: BLE001 - such as a category that it was not trained on
-        return decoder.samples(model.example)
-    return varied
-
-
-def _unknown_columns(config: ModelConfig, settings: Settings) -> UnknownColumns:
-    return config.unknown_columns or settings.unknown_columns
+    return replace(context.copy().run(prepare, model, config, settings), context=context)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import Array
 
 from mlflow_grpc.hosting.pyfunc import internals
 from mlflow_grpc.payload.fast_json import bulk
-from mlflow_grpc.payload.fast_json.decoders import decoder_for
+from mlflow_grpc.payload.fast_json.decoders import NotPlain, decoder_for
 from tests.support.depth import examples, sample
 from tests.support.payloads import SCALARS, TEXTS, payloads, plain_payloads
 
@@ -27,6 +28,9 @@ SCHEMAS = {
     "booleans": Schema([ColSpec(DataType.boolean, name) for name in "ab"]),
     "strings": Schema([ColSpec(DataType.string, name) for name in "ab"]),
     "mixed": Schema([ColSpec(DataType[type_name], type_name) for type_name in PLAIN]),
+    "optional doubles": Schema([ColSpec(DataType.double, name, required=False) for name in "abc"]),
+    "required and optional": Schema([ColSpec(DataType.double, name, required=name == "b") for name in "abc"]),
+    "optional mixed": Schema([ColSpec(DataType[type_name], type_name, required=False) for type_name in PLAIN]),
 }
 
 
@@ -79,7 +83,6 @@ def bulk_always(monkeypatch):
 def decoder(request):
     meta = metadata(SCHEMAS[request.param])
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     return fast_decoder, meta
 
 
@@ -130,7 +133,6 @@ def test_odd_texts_agree_or_are_left_to_mlflow_by_simdjson():
     for schema in (SCHEMAS["doubles"], Schema([TensorSpec(np.dtype("float64"), (-1, 3))])):
         meta = metadata(schema)
         fast_decoder = decoder_for(meta)
-        assert fast_decoder is not None
         for text in TEXTS:
             agree(fast_decoder, meta, text)
 
@@ -142,7 +144,6 @@ def test_generated_payloads_agree_or_are_left_to_mlflow(name, threshold, monkeyp
         monkeypatch.setattr(bulk, "MIN_CHARACTERS", threshold)
     meta = metadata(SCHEMAS[name])
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     taken = []
 
     @settings(
@@ -155,7 +156,7 @@ def test_generated_payloads_agree_or_are_left_to_mlflow(name, threshold, monkeyp
     @given(st.data())
     def check(data):
         text = data.draw(plain_payloads(meta.get_input_schema()) | payloads(meta.get_input_schema()))
-        if fast_decoder is not None and agree(fast_decoder, meta, text):
+        if agree(fast_decoder, meta, text):
             taken.append(text)
 
     check()
@@ -177,7 +178,6 @@ def test_tensors_agree_or_are_left_to_mlflow(name):
     spec = TENSORS[name]
     meta = metadata(Schema([spec]))
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     plain = (np.arange(np.prod(spec.shape[1:]) * 3).reshape(3, *spec.shape[1:]) + (0.1 if "f" in name else 0)).tolist()
     for key in ("inputs", "instances"):
         assert agree(fast_decoder, meta, json.dumps({key: plain}))
@@ -204,16 +204,20 @@ def test_tensors_agree_or_are_left_to_mlflow(name):
             agree(fast_decoder, meta, json.dumps({key: odd}))
 
 
-def test_tensors_that_are_not_plain():
-    """Tensors with names, other types or no fixed row shape have no fast path."""
-    for spec in (
-        TensorSpec(np.dtype("float64"), (-1, -1)),
-        TensorSpec(np.dtype("float64"), (2, 2)),
-        TensorSpec(np.dtype("float64"), (-1, 2), "named"),
-        TensorSpec(np.dtype("bool"), (-1, 2)),
-        TensorSpec(np.dtype("object"), (-1,)),
-    ):
-        assert decoder_for(metadata(Schema([spec]))) is None
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (TensorSpec(np.dtype("float64"), (-1, -1)), r"a tensor of type float64 and shape \(-1, -1\)"),
+        (TensorSpec(np.dtype("float64"), (2, 2)), r"a tensor of type float64 and shape \(2, 2\)"),
+        (TensorSpec(np.dtype("float64"), (-1, 2), "named"), "named tensors"),
+        (TensorSpec(np.dtype("bool"), (-1, 2)), "a tensor of type bool"),
+        (TensorSpec(np.dtype("object"), (-1,)), "a tensor of type object"),
+    ],
+)
+def test_tensors_that_are_not_plain(spec, reason):
+    """Tensors with names, other types or no fixed row shape have no fast path, and the reason names it."""
+    with pytest.raises(NotPlain, match=f"the signature has {reason}"):
+        decoder_for(metadata(Schema([spec])))
 
 
 ODD_ROWS: list[object] = [
@@ -246,7 +250,6 @@ def test_split_tables_agree_or_are_left_to_mlflow(beginning):
     """Tables with odd names, and with odd values instead of rows, are decoded as by MLflow, or left to it."""
     meta = metadata(SCHEMAS["doubles"])
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     assert agree(fast_decoder, meta, beginning + ENDS[0]) == (beginning in (*BEGINNINGS[:3], BEGINNINGS[-1]))
     for end in ENDS:
         agree(fast_decoder, meta, beginning + end)
@@ -260,7 +263,6 @@ def test_large_tables_agree_or_are_left_to_mlflow(index):
     for names in ("abc", "a[c", "a{c", "ab\u005d"):
         meta = metadata(Schema([ColSpec(DataType.double, name) for name in names]))
         fast_decoder = decoder_for(meta)
-        assert fast_decoder is not None
         for order in (names, names[::-1]):
             assert agree(fast_decoder, meta, json.dumps({"dataframe_split": {"data": rows, "columns": list(order)}}))
         columns = list(names)
@@ -290,7 +292,6 @@ def test_large_tensors_agree_or_are_left_to_mlflow(index):
     rows = np.random.default_rng(0).normal(size=(4, 3)).tolist()
     meta = metadata(Schema([TensorSpec(np.dtype("float64"), (-1, 3))]))
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     for key in ("inputs", "instances"):
         assert agree(fast_decoder, meta, json.dumps({key: rows}))
         for odd in ODD_ROWS:
@@ -305,7 +306,6 @@ def test_large_payloads_take_the_fast_path_without_simdjson(monkeypatch, simdjso
         monkeypatch.setattr(bulk, "simdjson", None)
     meta = metadata(SCHEMAS["doubles"])
     fast_decoder = decoder_for(meta)
-    assert fast_decoder is not None
     text = json.dumps({"dataframe_split": {"columns": list("cab"), "data": [[1, 0.5, 1e-300]] * 2000}})
     assert (bulk.split(text) is not None) == simdjson
     assert agree(fast_decoder, meta, text)
@@ -323,23 +323,89 @@ def test_several_payloads_make_one_frame(decoder):
     )
 
 
-def test_signatures_that_are_not_plain():
-    """Optional columns, other types, empty names, LLM names, params and type hints have no fast path."""
-    for schema in (
-        Schema([ColSpec(DataType.double, "a", required=False)]),
-        Schema([ColSpec(DataType.binary, "a")]),
-        Schema([ColSpec(DataType.datetime, "a")]),
-        Schema([ColSpec(DataType.double)]),
-        Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "")]),
-        Schema([ColSpec(DataType.string, "prompt")]),
-    ):
-        assert decoder_for(metadata(schema)) is None
-    assert decoder_for(Model()) is None
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        (Schema([ColSpec(DataType.binary, "a")]), "the signature has columns of type binary, such as 'a'"),
+        (
+            Schema([ColSpec(DataType.double, "a"), ColSpec(Array(DataType.double), "b")]),
+            "the signature has columns of type Array, such as 'b'",
+        ),
+        (Schema([ColSpec(DataType.datetime, "a")]), "the signature has columns of type datetime, such as 'a'"),
+        (Schema([ColSpec(DataType.double)]), "the signature has columns without names"),
+        (
+            Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "")]),
+            "the signature has columns without names",
+        ),
+        # A frame without column names has integers as labels, which no JSON key matches.
+        (
+            Schema([ColSpec(DataType.double, name) for name in (0, 1)]),  # type: ignore[arg-type]
+            "the signature has columns without names",
+        ),
+        (Schema([ColSpec(DataType.string, "prompt")]), "the signature has the columns of an LLM payload"),
+        (None, "the model has no signature"),
+    ],
+)
+def test_signatures_that_are_not_plain(schema, reason):
+    """Other types, missing names and those of LLM payloads have no fast path, and the reason names them."""
+    with pytest.raises(NotPlain) as raised:
+        decoder_for(metadata(schema) if schema is not None else Model())
+    assert str(raised.value) == reason
 
 
-def test_integer_column_names_have_no_fast_path():
-    """A frame without column names has integers as labels, which no JSON key matches."""
-    assert decoder_for(metadata(Schema([ColSpec(DataType.double, name) for name in (0, 1)]))) is None  # type: ignore[arg-type]
+def test_signatures_with_params_or_type_hints_are_not_plain():
+    """Params and type hints need MLflow's parser, and the reason names them."""
+    schema = Schema([ColSpec(DataType.double, "a")])
+    params = ParamSchema([ParamSpec("top", DataType.long, 1)])
+    with pytest.raises(NotPlain, match="has params"):
+        decoder_for(Model(signature=ModelSignature(inputs=schema, params=params)))
+    hinted = ModelSignature(inputs=schema)
+    hinted._is_signature_from_type_hint = True
+    with pytest.raises(NotPlain, match="comes from type hints"):
+        decoder_for(Model(signature=hinted))
+
+
+MISSING_ROWS: list[list[object]] = [
+    [None, 1.5, 2.5], [None, None, None], [1, None, 2.5], [None, 2**53 - 1, None], [None, 2**53 + 1, None],
+    [None, 1e300, 0.5], [None, True, 1.0], [None, "1", 1.0], [float("nan"), 1.5, None], [float("nan")] * 3,
+    [float("inf"), None, 1.0], [-0.0, None, 5e-324],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["doubles", "floats", "optional doubles", "optional mixed", "mixed"])
+def test_missing_numbers_agree_or_are_left_to_mlflow(name):
+    """Null and NaN in columns of floats become the NaN of MLflow's frames, in every format."""
+    meta = metadata(SCHEMAS[name])
+    fast_decoder = decoder_for(meta)
+    row = {spec.name: PLAIN[spec.type.name] for spec in meta.get_input_schema().inputs}
+    floats = [spec.name for spec in meta.get_input_schema().inputs if spec.type in (DataType.double, DataType.float)]
+    for values in MISSING_ROWS:
+        odd = {**row, **dict(zip(floats, values, strict=False))}
+        for rows in ([odd], [row, odd], [odd, row, odd]):
+            for text in (
+                json.dumps({"dataframe_split": {"columns": list(row), "data": [list(one.values()) for one in rows]}}),
+                json.dumps({"dataframe_records": rows}),
+                json.dumps({"inputs": {key: [one[key] for one in rows] for key in row}}),
+                json.dumps({"instances": rows}),
+            ):
+                agree(fast_decoder, meta, text)
+    for missing in (None, float("nan")):
+        odd = {**row, floats[0]: missing}
+        text = json.dumps({"dataframe_split": {"columns": list(odd), "data": [list(odd.values())]}})
+        assert agree(fast_decoder, meta, text)
+        assert fast_decoder.without_missing().decode(text) is None
+
+
+@pytest.mark.parametrize("name", ["boolean", "integer", "long", "string"])
+@pytest.mark.parametrize("required", [True, False])
+def test_missing_values_of_other_types_are_left_to_mlflow(name, required):
+    """A null that is no number of a column of floats is left to MLflow's parser."""
+    spec = ColSpec(DataType[name], "a", required=required)
+    for others in ([], [ColSpec(DataType.double, "b")]):
+        meta = metadata(Schema([spec, *others]))
+        for missing in (None, float("nan")):
+            record = {"a": missing, **{other.name: 1.5 for other in others}}
+            assert decoder_for(meta).decode(json.dumps({"dataframe_records": [record]})) is None
 
 
 @pytest.mark.parametrize(
@@ -353,17 +419,34 @@ def test_integer_column_names_have_no_fast_path():
 def test_samples_are_all_different(schema):
     """Samples differ however few rows the example has, because the decision on batching is based on them."""
     fast_decoder = decoder_for(metadata(schema))
-    assert fast_decoder is not None
     row = {"a": 1, "b": 2.5, "c": True} if len(schema.inputs) == 3 else {"a": 1.5, "b": 2.5}
     example = json.dumps({"inputs": [[1.0, 2.0, 3.0]]} if schema.is_tensor_spec() else {"dataframe_records": [row]})
-    tables = {
-        np.asarray(fast_decoder.table([sample])).astype(str).tobytes()
-        for sample in fast_decoder.samples(example, varied=True)
-    }
-    assert len(tables) == 64
-    assert (
-        len(
-            {np.asarray(fast_decoder.table([sample])).astype(str).tobytes() for sample in fast_decoder.samples(example)}
-        )
-        == 1
+    complete = fast_decoder.without_missing()
+
+    def tables(samples):
+        return [np.asarray(complete.table([sample])).astype(str).tobytes() for sample in samples]
+
+    assert len(set(tables(complete.samples(example, varied=True)))) == 64
+    assert len(set(tables(complete.samples(example)))) == 1
+    whole = tables(fast_decoder.samples(example, varied=True)[1::2])
+    assert len(set(whole)) == len(whole)
+
+
+@pytest.mark.parametrize("name", ["doubles", "mixed", "longs"])
+def test_samples_lack_numbers_of_every_column_of_floats(name):
+    """Half of the samples for a decoder that takes missing numbers lack some, and each column of floats lacks some."""
+    fast_decoder = decoder_for(metadata(SCHEMAS[name]))
+    types = SCHEMAS[name].input_dict()
+    row = {label: PLAIN[spec.type.name] for label, spec in types.items()}
+    is_float = {label: spec.type in (DataType.double, DataType.float) for label, spec in types.items()}
+    without = {key: None if is_float[key] else value for key, value in row.items()}
+    for records in ([row, row], [row, without], [without]):
+        example = json.dumps({"dataframe_records": records})
+        table = fast_decoder.table(fast_decoder.samples(example, varied=True))
+        assert isinstance(table, pd.DataFrame)
+        assert {label: table[label].isna().any() for label in table} == is_float
+        assert not table[1::2].isna().any(axis=None)
+    complete = fast_decoder.without_missing()
+    assert not pd.isna(complete.table(complete.samples(json.dumps({"dataframe_records": [row]}), varied=True))).any(
+        axis=None
     )

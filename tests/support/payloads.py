@@ -95,7 +95,7 @@ _PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "integer": st.integers(-(2**31), 2**31 - 1),
     "long": st.integers(-(2**63), 2**63 - 1),
     "float": st.floats(width=32) | st.integers(-100, 100),
-    "double": st.floats() | st.integers(-(2**60), 2**60),
+    "double": st.floats(-1e6, 1e6) | st.floats() | st.integers(-(2**60), 2**60),
     "string": st.text(max_size=10),
     "binary": st.sampled_from(["AQID", "AA==", "", "aGVsbG8="]),
     "datetime": st.datetimes().map(str) | st.sampled_from(["2021-01-01", "1999-12-31T23:59:59.123456789"]),
@@ -130,10 +130,16 @@ def _table(layout: str, names: list[Any], rows: list[list[Any]]) -> dict[str, An
 
 @st.composite
 def plain_payloads(draw: Any, schema: Schema) -> str:
-    """Draws a table that fits the columns of a signature, sometimes except for one cell."""
-    types: list[Any] = schema.input_types()
-    plain = st.tuples(*(_PLAIN[data_type.name] for data_type in types)).map(list)
+    """Draws a table that fits the columns of a signature, sometimes except for one cell.
+
+    In optional columns some values are missing.
+    """
+    specs: list[Any] = schema.inputs
+    plain = st.tuples(*(_PLAIN[spec.type.name] for spec in specs)).map(list)
     rows = draw(st.lists(plain, min_size=1, max_size=4))
+    for index, spec in enumerate(specs):
+        if not spec.required and draw(st.integers(0, 9)) == 0:
+            rows[0][index] = None
     if draw(st.integers(0, 3)) == 0:
         rows[-1][-1] = draw(_scalars)
     return _dumps(_table(draw(st.sampled_from(TABLES)), schema.input_names(), rows))

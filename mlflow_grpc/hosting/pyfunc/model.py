@@ -65,10 +65,18 @@ class PyfuncModel:
         example = self._model.input_example
         if isinstance(example, np.ndarray):
             return json.dumps({"inputs": example.tolist()}, default=_as_text)
-        if not isinstance(example, pd.DataFrame):
-            return None
-        split = example.to_dict(orient="split")
-        return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=_as_text)
+        return _split(example) if isinstance(example, pd.DataFrame) else None
+
+    @property
+    def sample_example(self) -> str | None:
+        """The input example for sample rows: without missing values in columns that have others."""
+        example = self._model.input_example
+        if not isinstance(example, pd.DataFrame) or not example.isna().any(axis=None):
+            return self.example
+        present = (example.iloc[:, index].dropna() for index in range(example.shape[1]))
+        columns = [column if len(column) else example.iloc[:, index] for index, column in enumerate(present)]
+        rows = [[column.iloc[row % len(column)] for column in columns] for row in range(len(example))]
+        return _split(pd.DataFrame(rows, columns=example.columns))
 
     def try_arrays(self, table: pd.DataFrame | np.ndarray[Any, Any]) -> bool:
         """Uses arrays from now on if the model returns the same for a sample as an array; returns True if so.
@@ -184,6 +192,11 @@ def _is_raised_by_predict_stream(error: BaseException | None) -> bool:
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].f_code.co_name == "predict_stream"
+
+
+def _split(frame: pd.DataFrame) -> str:
+    split = frame.to_dict(orient="split")
+    return json.dumps({"dataframe_split": {"columns": split["columns"], "data": split["data"]}}, default=_as_text)
 
 
 def _as_text(value: Any) -> str:

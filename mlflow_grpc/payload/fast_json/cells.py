@@ -80,6 +80,24 @@ def _floats(dtype: npt.DTypeLike) -> Cells:
     return cells_of
 
 
+def _floats_or_missing(dtype: npt.DTypeLike) -> Cells:
+    """Like `_floats`; a cell that is None becomes NaN, as in the frames that MLflow makes."""
+    complete = _floats(dtype)
+
+    def cells_of(cells: Column) -> Any:
+        if None not in cells:
+            return complete(cells)
+        present = [cell for cell in cells if cell is not None]
+        numbers = complete(present) if present else present
+        if numbers is None:
+            return None
+        array = np.full(len(cells), np.nan, dtype)
+        array[[cell is not None for cell in cells]] = numbers
+        return array
+
+    return cells_of
+
+
 OF_COLUMN: dict[DataType, Cells] = {
     DataType.boolean: _booleans,
     DataType.integer: _integers(np.int32),
@@ -88,6 +106,12 @@ OF_COLUMN: dict[DataType, Cells] = {
     DataType.double: _floats(np.float64),
     DataType.string: _strings,
 }
+
+OF_FLOATS: dict[DataType, Cells] = {
+    DataType.float: _floats_or_missing(np.float32),
+    DataType.double: _floats_or_missing(np.float64),
+}
+"""For columns of floats whose numbers may be missing."""
 
 OF_TENSOR: dict[np.dtype[Any], Cells] = {
     np.dtype(dtype): (_floats if np.dtype(dtype).kind == "f" else _integers)(dtype)

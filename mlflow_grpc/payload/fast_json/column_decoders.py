@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,21 @@ _SPLIT_KEYS = {"columns", "data"}
 class _NamedDecoder(ABC):
     """Base of the decoders for named columns, which collects the cells of the columns from a payload."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], types: list[DataType], *, takes_missing: bool = True) -> None:
+        """Takes the columns of the signature.
+
+        Args:
+            names: Names of the columns.
+            types: Types of the columns.
+            takes_missing: True if a number in a column of floats may be null, which becomes NaN.
+
+        """
         self._names = names
+        self._types = types
         self._width = len(names)
+        self._takes_missing = takes_missing and not cells.OF_FLOATS.keys().isdisjoint(types)
+        by_type = {**cells.OF_COLUMN, **cells.OF_FLOATS} if takes_missing else cells.OF_COLUMN
+        self._cells = [by_type[data_type] for data_type in types]
         self._column_indexes = lru_cache(maxsize=64)(self._find_column_indexes)
         self._readers: dict[str, Callable[[Any], RowBlock | None]] = {
             "dataframe_split": self._split,
@@ -37,9 +49,15 @@ class _NamedDecoder(ABC):
 
     def decode(self, text: str) -> RowBlock | None:
         """Decodes the rows of a JSON payload; None if the payload is not plain."""
-        key, value = only_entry(text) or ("", None)
+        key, value = only_entry(text, reads_nan=self._takes_missing) or ("", None)
         read = self._readers.get(key)
         return read(value) if read is not None else None
+
+    def without_missing(self) -> Self:
+        """Returns a decoder that leaves payloads with missing values to MLflow's parser; itself if it does so."""
+        if not self._takes_missing:
+            return self
+        return type(self)(self._names, self._types, takes_missing=False)
 
     def _find_column_indexes(self, names: tuple[str, ...]) -> list[int] | None:
         """Returns the index of each column of the signature among a payload's names; None if the names differ."""
@@ -79,6 +97,14 @@ class _NamedDecoder(ABC):
             return None
         return self._of_columns(columns) if columns[0] else None
 
+    def _missing_in(self, sample: int) -> list[int]:
+        """Returns the indexes of the columns that are missing in a sample row."""
+        return [
+            index
+            for index, data_type in enumerate(self._types)
+            if data_type in cells.OF_FLOATS and samples.is_missing(sample, index)
+        ]
+
     @abstractmethod
     def _of_rows(self, flat: list[Any], indexes: list[int]) -> RowBlock | None:
         """Takes cells row by row; `indexes` has the index in a row of each column of the signature."""
@@ -90,10 +116,6 @@ class _NamedDecoder(ABC):
 
 class ColumnDecoder(_NamedDecoder):
     """Decodes columns of several types, or of strings; the cells of a block are an array or a list for each column."""
-
-    def __init__(self, names: list[str], data_types: list[DataType]) -> None:
-        super().__init__(names)
-        self._data_types = data_types
 
     def table(self, blocks: Sequence[RowBlock]) -> pd.DataFrame:
         """Stacks the rows of all blocks in a DataFrame."""
@@ -107,24 +129,28 @@ class ColumnDecoder(_NamedDecoder):
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with."""
         block = self.decode(example) if example else None
-        if block is None and DataType.string in self._data_types:
+        if block is None and DataType.string in self._types:
             return []
-        dtypes = [data_type.to_numpy() for data_type in self._data_types]
+        dtypes = [data_type.to_numpy() for data_type in self._types]
         columns = block.cells if block else [samples.synthetic_column(dtype) for dtype in dtypes]
+        columns = list(map(samples.without_nan, columns))
         jitter = samples.Jitter() if varied else None
-        return [
-            RowBlock(
-                [samples.jittered(column[row : row + 1], jitter) for column, row in zip(columns, rows, strict=True)], 1
-            )
-            for rows in samples.resample_columns(len(columns[0]), self._width, count)
+        picks = samples.resample_columns(len(columns[0]), self._width, count)
+        rows = [
+            [samples.jittered(column[i : i + 1], jitter) for column, i in zip(columns, p, strict=True)] for p in picks
         ]
+        if varied and self._takes_missing:
+            for turn, row in enumerate(rows):
+                for index in self._missing_in(turn):
+                    row[index] = np.full(1, np.nan, row[index].dtype)
+        return [RowBlock(row, 1) for row in rows]
 
     def row(self, values: Sequence[Any]) -> RowBlock | None:
         """Takes one row with a value for each column."""
         return self.columns(
             [
                 [value] if data_type is DataType.string else np.array([value], dtype=data_type.to_numpy())
-                for value, data_type in zip(values, self._data_types, strict=True)
+                for value, data_type in zip(values, self._types, strict=True)
             ]
         )
 
@@ -132,7 +158,7 @@ class ColumnDecoder(_NamedDecoder):
         """Takes rows of binary values in columns."""
         checked = [
             cells.OF_COLUMN[data_type](column) if data_type is DataType.string else column
-            for column, data_type in zip(values, self._data_types, strict=True)
+            for column, data_type in zip(values, self._types, strict=True)
         ]
         return None if any(column is None for column in checked) else RowBlock(checked, len(values[0]))
 
@@ -140,20 +166,19 @@ class ColumnDecoder(_NamedDecoder):
         return self._of_columns([flat[index :: self._width] for index in indexes])
 
     def _of_columns(self, columns: list[list[Any]]) -> RowBlock | None:
-        pairs = zip(columns, self._data_types, strict=True)
-        arrays = [cells.OF_COLUMN[data_type](column) for column, data_type in pairs]
+        arrays = [convert(column) for convert, column in zip(self._cells, columns, strict=True)]
         return None if any(array is None for array in arrays) else RowBlock(arrays, len(columns[0]))
 
 
 class MatrixDecoder(_NamedDecoder):
     """Decodes columns that all have one type other than string; the cells of a block are a two-dimensional array."""
 
-    def __init__(self, names: list[str], data_type: DataType) -> None:
-        super().__init__(names)
+    def __init__(self, names: list[str], types: list[DataType], *, takes_missing: bool = True) -> None:
+        super().__init__(names, types, takes_missing=takes_missing)
         self._labels = pd.Index(names)
-        self._array_of = cells.OF_COLUMN[data_type]
-        self._dtype = data_type.to_numpy()
-        self._is_of_doubles = data_type is DataType.double
+        self._array_of = self._cells[0]
+        self._dtype = types[0].to_numpy()
+        self._is_of_doubles = types[0] is DataType.double
         self._signature_order = list(range(self._width))
 
     def decode(self, text: str) -> RowBlock | None:
@@ -189,13 +214,15 @@ class MatrixDecoder(_NamedDecoder):
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with."""
         block = self.decode(example) if example else None
-        matrix = block.cells if block else self._synthetic_matrix()
+        columns = list(block.cells.T) if block else [samples.synthetic_column(self._dtype)] * self._width
+        matrix = np.stack(list(map(samples.without_nan, columns)), axis=1)
         across, jitter = np.arange(self._width), samples.Jitter() if varied else None
-        row_picks = samples.resample_columns(len(matrix), self._width, count)
-        return [RowBlock(samples.jittered(matrix[[rows], across], jitter), 1) for rows in row_picks]
-
-    def _synthetic_matrix(self) -> npt.NDArray[Any]:
-        return np.stack([samples.synthetic_column(self._dtype) for _ in range(self._width)], axis=1)
+        picks = samples.resample_columns(len(matrix), self._width, count)
+        rows = [samples.jittered(matrix[[rows], across], jitter) for rows in picks]
+        if varied and self._takes_missing:
+            for turn, row in enumerate(rows):
+                row[:, self._missing_in(turn)] = np.nan
+        return [RowBlock(row, 1) for row in rows]
 
     def _of_rows(self, flat: list[Any], indexes: list[int]) -> RowBlock | None:
         array = self._array_of(flat)

@@ -55,6 +55,10 @@ class FastDecoder(Protocol):
         """Stacks the rows of all blocks in a bare array, with the memory layout of the table."""
         ...
 
+    def without_missing(self) -> "FastDecoder":
+        """Returns a decoder that leaves payloads with missing values to MLflow's parser; itself if it does so."""
+        ...
+
     def samples(self, example: str | None, count: int = 64, *, varied: bool = False) -> list[RowBlock]:
         """Makes single rows to try a model with.
 
@@ -64,7 +68,7 @@ class FastDecoder(Protocol):
         Args:
             example: Payload of the model's input example; None if it has none.
             count: Number of rows.
-            varied: True if numbers are jittered, so that no two rows are equal.
+            varied: True if numbers are jittered, so that no two rows are equal, and values are missing where they may.
 
         """
         ...

@@ -3,22 +3,42 @@
 Rule of this module: it knows lists and objects, and neither columns nor types of cells.
 """
 
+import json
 from itertools import chain
 from typing import Any
 
 import orjson
 
 
-def only_entry(text: str) -> tuple[str, Any] | None:
-    """Returns the key and value of a JSON object with exactly one entry; None for any other text."""
+def only_entry(text: str, *, reads_nan: bool = False) -> tuple[str, Any] | None:
+    """Returns the key and value of a JSON object with exactly one entry; None for any other text.
+
+    Args:
+        text: The text.
+        reads_nan: True to read the NaN of Python's and MLflow's writers, which is not JSON, as null.
+
+    """
     try:
         payload = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None
+        payload = _with_nan_as_null(text) if reads_nan and "NaN" in text else None
     if type(payload) is not dict or len(payload) != 1:
         return None
     (entry,) = payload.items()
     return entry
+
+
+def _with_nan_as_null(text: str) -> Any:
+    """Parses JSON in which NaN may stand for a number; None for any other text."""
+    try:
+        return json.loads(text, parse_constant=_null_for_nan)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _null_for_nan(constant: str) -> None:
+    if constant != "NaN":
+        raise ValueError(constant)
 
 
 def is_rectangle(rows: list[Any], width: int) -> bool:

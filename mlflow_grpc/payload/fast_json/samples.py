@@ -17,6 +17,18 @@ def resample_columns(row_count: int, width: int, sample_count: int) -> list[list
     return [[(turn + turn * column // 2) % row_count for column in range(width)] for turn in range(sample_count)]
 
 
+def is_missing(sample: int, column: int) -> bool:
+    """Returns True for the numbers that are missing in samples with missing numbers: a third in every second row."""
+    return sample % 2 == 0 and (sample // 2 + column) % 3 == 0
+
+
+def without_nan(column: Any) -> Any:
+    """Returns a column of an example with synthetic numbers in place of NaN; texts unchanged."""
+    if not isinstance(column, np.ndarray) or column.dtype.kind != "f":
+        return column
+    return np.where(np.isnan(column), np.resize(synthetic_column(column.dtype), len(column)), column)
+
+
 class Jitter:
     """Changes numbers a little; each call changes them differently, in the same sequence at each start."""
 
@@ -42,5 +54,5 @@ def synthetic_column(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Makes a column of 16 cells."""
     generator = np.random.default_rng(0)
     if dtype.kind == "f":
-        return generator.normal(1, 3, 16)
+        return generator.normal(1, 3, 16).astype(dtype)
     return generator.integers(0, 2 if dtype.kind == "b" else 9, 16).astype(dtype)

@@ -58,6 +58,10 @@ class TensorDecoder:
         fits = array.shape[1:] == self._row_shape and (converted is array or np.array_equal(converted, array))
         return RowBlock(converted, len(converted)) if fits else None
 
+    def without_missing(self) -> "TensorDecoder":
+        """Returns itself, because no element of a tensor may be missing."""
+        return self
+
     def table(self, blocks: Sequence[RowBlock]) -> npt.NDArray[Any]:
         """Stacks the rows of all blocks."""
         return np.concatenate([block.cells for block in blocks])

@@ -59,9 +59,7 @@ class RowsCodec:
         self._output_class = output_class
         self._reader = Reader(with_zone=codec.timestamps_have_timezone, refuses_missing=not codec.refuses_missing)
         self._is_tensor = len(self._outputs) == 1 and isinstance(self._outputs[0].shape, TensorShape)
-        self._fits_fast_path = not any(column.null_rows for column in self._columns) and all(
-            isinstance(column.shape, ScalarShape | TensorShape) for column in self._columns
-        )
+        self._fits_fast_path = all(isinstance(column.shape, ScalarShape | TensorShape) for column in self._columns)
 
     def fast_path_rows(self, message: Any, decoder: "FastDecoder") -> "RowBlock | None":
         """Reads the rows of a message that has only scalars or one tensor; None if the fast path does not apply.
@@ -78,6 +76,8 @@ class RowsCodec:
             values = getattr(message, column.name)
             if isinstance(column.shape, TensorShape):
                 columns.append(self._reader.tensor(values, column.shape, count, column.name))
+            elif len(values) < count or (column.null_rows and getattr(message, column.null_rows)):
+                return None
             elif isinstance(column.shape, ScalarShape) and column.shape.type == Proto.TYPE_STRING:
                 columns.append(list(values))
             else:

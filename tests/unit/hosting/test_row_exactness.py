@@ -1,5 +1,6 @@
 """hosting/pyfunc/row_exactness.py: rows in a batch get their own answers, even where the last digit of a sum decides."""
 
+import json
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import NMF, PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
@@ -257,6 +259,57 @@ def test_single_precision_is_checked_where_possible(dtypes, expected):
     assert exactness(estimator, integers.astype(dtypes))[0] is expected
     if isinstance(dtypes, str):
         assert exactness(estimator, integers.to_numpy().astype(dtypes))[0] is expected
+
+
+class ImputerOfManyRows(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Adds up the present numbers of several rows in another order than those of one row, where one is missing."""
+
+    def fit(self, rows, _labels=None):
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def transform(self, rows):
+        numbers = np.asarray(rows).copy()
+        missing = np.isnan(numbers)
+        present = np.where(missing, 0.0, numbers)
+        sums = np.cumsum(present[:, ::-1] if len(numbers) > 1 else present, axis=1)[:, -1]
+        return np.where(missing, sums[:, None], numbers)
+
+
+def test_imputers_are_tried_with_missing_numbers():
+    """A pipeline whose imputer computes several rows at once is exact only while no number is missing."""
+    estimator = Unfitted(make_pipeline(ImputerOfManyRows(), RandomForestClassifier(3))).fit()
+    assert exactness(estimator)[0] is BatchExactness.EXACT
+    missing = COARSE.astype(float).mask(np.eye(len(COARSE), 20, dtype=bool))
+    assert exactness(estimator, missing)[0] is BatchExactness.UNKNOWN
+    unchanged = Unfitted(make_pipeline(SimpleImputer(), RandomForestClassifier(3))).fit()
+    assert exactness(unchanged, missing)[0] is BatchExactness.EXACT
+
+
+OPTIONAL = COARSE.mask(np.eye(len(COARSE), 20, dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "takes_missing"),
+    [(make_pipeline(SimpleImputer(), LogisticRegression()), True), (LogisticRegression(), False)],
+    ids=["imputer", "none"],
+)
+def test_missing_numbers_are_batched_if_the_model_predicts_them(estimator, takes_missing, tmp_path):
+    """Rows with missing numbers take the fast path of a model that predicts them, and are left to MLflow otherwise."""
+    mlflow.sklearn.save_model(
+        estimator.fit(COARSE, THREE), tmp_path / "model", signature=infer_signature(OPTIONAL, THREE),
+        input_example=OPTIONAL[:5], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    )  # fmt: skip
+    config = ModelConfig(uri=str(tmp_path / "model"), endpoint=True)
+    loaded: Any = loading.load(config, Settings(model_uri=str(tmp_path / "model"), port=0))
+    assert loaded.batched, loaded.batching_reason
+    decode = loaded.fast_path.decoder.decode
+    for frame, is_plain in ((COARSE[:3], True), (OPTIONAL[:3], takes_missing)):
+        rows = decode(json.dumps({"dataframe_records": frame.to_dict(orient="records")}))
+        assert (rows is not None) is is_plain
+        if rows is not None:
+            (answer,) = loaded.fast_path.runner.run([rows])
+            assert json.loads(answer) == {"predictions": estimator.predict(frame).tolist()}
 
 
 def numbers_of(estimator):
