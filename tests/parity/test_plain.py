@@ -1,6 +1,7 @@
 """The fast decoder returns the result of MLflow's parser and checks, or nothing."""
 
 import json
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -436,7 +437,7 @@ def test_samples_are_all_different(schema):
 def test_samples_lack_numbers_of_every_column_of_floats(name):
     """Half of the samples for a decoder that takes missing numbers lack some, and each column of floats lacks some."""
     fast_decoder = decoder_for(metadata(SCHEMAS[name]))
-    types = SCHEMAS[name].input_dict()
+    types: Any = SCHEMAS[name].input_dict()
     row = {label: PLAIN[spec.type.name] for label, spec in types.items()}
     is_float = {label: spec.type in (DataType.double, DataType.float) for label, spec in types.items()}
     without = {key: None if is_float[key] else value for key, value in row.items()}
