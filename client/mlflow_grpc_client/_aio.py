@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -143,7 +144,8 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
             answer = await rpc
             trailers = await rpc.trailing_metadata()
         except grpc.RpcError as error:
-            raise self._results.error(call, error) from None
+            explain = functools.partial(self._results.error, call, error)
+            raise await self._results.without_blocking(error, explain) from None
         except asyncio.CancelledError:
             # grpcio cancels the calls of a closed channel as if someone had cancelled their tasks.
             if self._results.is_closed and not is_current_task_cancelled():

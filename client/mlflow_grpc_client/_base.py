@@ -6,6 +6,7 @@ Rule of this module: it makes no call. A method with the same docstring in both 
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Sequence
 from types import ModuleType
@@ -16,6 +17,7 @@ import grpc
 from mlflow_grpc_client import _html, _options, _payloads
 from mlflow_grpc_client._call_builder import CallBuilder
 from mlflow_grpc_client._calls import OnError, Steps, Stream, deadline_after
+from mlflow_grpc_client._connection import probe
 from mlflow_grpc_client._connection.channels import Channels
 from mlflow_grpc_client._connection.targets import Addresses, target_of
 from mlflow_grpc_client._requests import Requests, over_limit
@@ -94,7 +96,8 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         self._max_send_bytes: int = dict(self._channel_options)[_options.MAX_SEND_OPTION]
         self._interceptors = self._checked_interceptors(interceptors)
         self._calls = CallBuilder(self._timeout_s, metadata)
-        self._results = Results(self._target, encrypted=self._credentials is not None)
+        status_at = functools.partial(probe.status_at, credentials=self._credentials, options=self._channel_options)
+        self._results = Results(self._target, encrypted=self._credentials is not None, status_at=status_at)
         self._channels = Channels(self._target, self._make_channel, self._close_channel)
         self._contracts = Contracts()
         self._set_up()

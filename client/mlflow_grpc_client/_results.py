@@ -3,6 +3,8 @@
 Rule of this module: it reads what gRPC received, and makes no call.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -19,9 +21,18 @@ from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exce
 class Results:
     """Reads the results of a client's calls."""
 
-    def __init__(self, target: Target, *, encrypted: bool) -> None:
+    def __init__(self, target: Target, *, encrypted: bool, status_at: Callable[[str], str]) -> None:
+        """Takes the servers of a client.
+
+        Args:
+            target: The servers.
+            encrypted: True if the client uses TLS.
+            status_at: Connects to an address, and returns gRPC's text if that fails; may take `PROBE_S` seconds.
+
+        """
         self._target = target
         self._encrypted = encrypted
+        self._status_at = status_at
         self._warner = Warner()
         self.is_closed = False
         """True once the client is closed, which cancels its calls."""
@@ -44,6 +55,12 @@ class Results:
         if trailers:
             self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
 
+    async def without_blocking(self, error: Any, make: Callable[[], BaseException]) -> BaseException:
+        """Calls a function that calls `error`; in a thread if it connects to a server to find out what is wrong."""
+        if addresses.unreported(error.details() or "", self._target.text):
+            return await asyncio.to_thread(make)
+        return make()
+
     def error(self, call: Call | Stream, error: grpc.RpcError) -> PredictError:
         """The PredictError for an error of gRPC."""
         self.warn(call, error.trailing_metadata())
@@ -55,10 +72,19 @@ class Results:
             return deadline_exceeded(call.timeout_s)
         if predict_error.reason:  # Only mlflow-grpc sends reasons.
             return predict_error
-        message = addresses.explained(
-            predict_error.message,
-            self._target.text,
+        return failure(predict_error.code, self._explained(predict_error.message), request_id=predict_error.request_id)
+
+    def _explained(self, status: str) -> str:
+        address, is_refused_everywhere = self._target.text, False
+        if other := addresses.unreported(status, address):
+            status_there = self._status_at(other)
+            is_refused_everywhere = addresses.is_refused(status_there)
+            if status_there and not is_refused_everywhere:
+                status, address = status_there, other
+        return addresses.explained(
+            status,
+            address,
             encrypted=self._encrypted,
             is_single=not self._target.is_list,
+            is_refused_everywhere=is_refused_everywhere,
         )
-        return failure(predict_error.code, message, request_id=predict_error.request_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -174,7 +175,7 @@ class AsyncAnswers:
         except grpc.RpcError as error:
             if self._is_closed:
                 raise StopAsyncIteration from None
-            raise responses.error(error) from None
+            raise await self._results.without_blocking(error, functools.partial(responses.error, error)) from None
         except asyncio.CancelledError:
             responses.is_over = True
             if is_current_task_cancelled():

@@ -282,7 +282,7 @@ class Catalog:
             return self._default()
         entries = [entry for entry in self.entries if entry.name == name and version in ("", entry.version)]
         if not entries:
-            raise self._unknown_model()
+            raise self._unknown_model(name, version)
         return _preferred(entries)
 
     def is_default(self, entry: Entry) -> bool:
@@ -318,7 +318,7 @@ class Catalog:
         # The name of an MLModel class is unknown until it is loaded, and so is the version behind an alias.
         if any(entry.state is State.LOADING and entry.name in ("", name) for entry in self.entries):
             raise NotReady(STILL_LOADING)
-        raise self._unknown_model()
+        raise self._unknown_model(name, version)
 
     def _default(self) -> Entry:
         candidates = [entry for entry in self.entries if entry.config.endpoint]
@@ -333,8 +333,10 @@ class Catalog:
             raise ModelNotNamed(f"This server has several models; {advice} {self._names()}")
         return _preferred(candidates)
 
-    def _unknown_model(self) -> UnknownModel:
-        return UnknownModel(f"There is no such model here. {self._names()}")
+    def _unknown_model(self, name: str, version: str) -> UnknownModel:
+        is_known = self.names_models and any(entry.name == name for entry in self._callable())
+        problem = f"The model {name} has no version {version} here." if is_known else "There is no such model here."
+        return UnknownModel(f"{problem} {self._names()}")
 
     def _names(self) -> str:
         if not self.names_models:

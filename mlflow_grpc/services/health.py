@@ -71,7 +71,10 @@ class HealthServicer:
         self._check_access(request.service, call)
         status = self._statuses.get(request.service)
         if status is None:
-            raise UnknownService("There is no service and no model of this name here. List lists their names.")
+            raise UnknownService(
+                "There is no service and no model of this name here. The RPC List of grpc.health.v1.Health lists the "
+                "names."
+            )
         response: Message = _Response(status=status)
         return response
 

@@ -12,6 +12,9 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 import uvicorn
 from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
@@ -23,9 +26,10 @@ from tests.support.servers import free_port
 
 
 @contextmanager
-def talking(answer: bytes | None) -> Iterator[str]:
+def talking(answer: bytes | None, host: str = "127.0.0.1") -> Iterator[str]:
     """A TCP server that sends an answer to each caller and hangs up, or hangs up at once for None."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
 
         def serve() -> None:
             try:
@@ -200,6 +204,40 @@ def test_a_server_of_another_protocol():
         )
 
 
+@contextmanager
+def web_server_with_http2(status: bytes) -> Iterator[str]:
+    """A server that speaks HTTP/2 and answers each request with an HTTP status, as a proxy without a route does."""
+
+    def serve(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        with peer:
+            while data := peer.recv(65536):
+                for event in connection.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived):
+                        headers = [(b":status", status), (b"content-type", b"text/html")]
+                        connection.send_headers(event.stream_id, headers, end_stream=True)
+                peer.sendall(connection.data_to_send())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=[listener], daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+@pytest.mark.parametrize(("status", "code"), [(b"404", "UNIMPLEMENTED"), (b"502", "UNAVAILABLE")])
+def test_a_web_server_with_http2(status, code):
+    """A web server, or a proxy without a route, is recognised by its HTTP status."""
+    with web_server_with_http2(status) as address:
+        message = error_of(address)
+    assert message.startswith(
+        f"{code}: What answers at {address} is a web server or a proxy, and no gRPC server: give the"
+    )
+    assert message.endswith(f"(gRPC: Received http2 header with status: {status.decode()})")
+
+
 def test_a_server_that_hangs_up():
     """A cleartext client of a server that hangs up gets the explanation that TLS may be required."""
     with talking(None) as address:
@@ -242,26 +280,65 @@ def test_a_server_with_tls(certificates):
 
 
 def test_nothing_listens():
-    """The error has the address, or one of a list, and the default port."""
+    """The error has the address, or one of a list, and the default port, or what to do at that port."""
     address = f"127.0.0.1:{free_port()}"
     assert f"Nothing listens at {address}. The default port of `mlflow-grpc serve` is 50051" in error_of(address)
     message = error_of([address, f"[::1]:{free_port()}"])
     assert re.match(r"UNAVAILABLE: Nothing listens at (127.0.0.1|\[::1\]):\d+\. The default port", message)
+    status = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:50051: Connection refused (111)"
+    assert explained(status, "127.0.0.1:50051", encrypted=False).startswith(
+        "Nothing listens at 127.0.0.1:50051. Start a server, or give the address of another machine. (gRPC: "
+    )
 
 
-@pytest.mark.parametrize("host", ["localhost", "models.example"])
-def test_nothing_listens_at_the_last_address_of_a_name(host):
+def test_nothing_listens_at_the_last_address_of_a_name():
     """gRPC reports the last address only. The error names it, and says how to get the error of another one."""
     status = (
         "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:44385: Failed to connect to remote host: "
         "Connection refused"
     )
-    message = explained(status, f"{host}:44385", encrypted=False)
-    other = "127.0.0.1:44385" if host == "localhost" else "an IPv4 address of models.example:44385"
+    message = explained(status, "models.example:44385", encrypted=False)
     assert message.startswith(
-        f"Nothing listens at [::1]:44385. If a server listens at {other}, give that address to see why it fails there."
+        "Nothing listens at [::1]:44385. If a server listens at an IPv4 address of models.example:44385, give that address "
+        "to see why it fails there."
     )
     assert explained(status, "[::1]:44385", encrypted=False).startswith("Nothing listens at [::1]:44385. The default")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_address_of_localhost_that_listens_is_explained(host, certificates):
+    """Whichever address of localhost gRPC reports, the error is that of the address at which something listens."""
+
+    async def of_asyncio(address: str) -> list[str]:
+        async with AsyncClient(address, timeout_s=20, channel_options=WITHOUT_RETRIES) as client:
+            with pytest.raises(Unavailable) as one:
+                await client.predict([1])
+            with pytest.raises(Unavailable) as stream:
+                await anext(client.stream([{"inputs": [1]}]))
+        return [str(one.value), str(stream.value)]
+
+    def of_stream(address: str) -> str:
+        with (
+            Client(address, timeout_s=20, channel_options=WITHOUT_RETRIES) as client,
+            pytest.raises(Unavailable) as error,
+        ):
+            next(client.stream([{"inputs": [1]}]))
+        return str(error.value)
+
+    with talking(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", host) as listening:
+        address = f"localhost:{listening.rpartition(':')[2]}"
+        for _ in range(6):
+            for message in (error_of(address), of_stream(address), *asyncio.run(of_asyncio(address))):
+                assert re.search(r"The server at \S+ is an HTTP server", message), message
+        message = error_of(address, tls=TLS(certificates.ca))
+        assert re.search(r"The server at \S+ does not speak TLS", message), message
+
+
+def test_nothing_listens_at_localhost():
+    """If no address of localhost is open, the error names localhost."""
+    address = f"localhost:{free_port()}"
+    for _ in range(4):
+        assert f"UNAVAILABLE: Nothing listens at {address}. The default port" in error_of(address)
 
 
 def test_tls_that_contradicts_the_address(certificates):

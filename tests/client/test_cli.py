@@ -70,6 +70,18 @@ def test_the_name_of_a_file_as_the_payload(address, tmp_path):
     assert "warning" not in predict_command("-a", address, "refuse", cwd=tmp_path)[2]
 
 
+def test_a_csv_file_as_json(address, tmp_path):
+    """If a CSV file is refused as JSON, a second line says how to send it; not for CSV, and not for other files."""
+    for name in ("rows.csv", "rows.json"):
+        (tmp_path / name).write_text("refuse")
+    code, _, error = predict_command("-a", address, "@rows.csv", cwd=tmp_path)
+    assert code == 3
+    assert error.splitlines()[1:] == ["warning: rows.csv was sent as JSON; for CSV add --content-type text/csv"]
+    for arguments in (["@rows.csv", "--content-type", "text/csv"], ["@rows.json"]):
+        code, _, error = predict_command("-a", address, *arguments, cwd=tmp_path)
+        assert (code, "warning" in error) == (3, False)
+
+
 def test_a_payload_in_a_file(address, tmp_path):
     """@FILE reads a file with any line endings and byte order marks."""
     (tmp_path / "payload.json").write_bytes("\ufeff{}\r\n".encode())

@@ -125,7 +125,7 @@ def test_the_command_lists_and_describes(described):
     code, out, _ = predict_command(*pasted[1:])
     assert (code, json.loads(out)["name"]) == (0, "text")
     code, _, error = predict_command("-a", described, "--describe", "nope")
-    assert (code, error) == (2, "error: there is no model nope; there are: params/2, echo/1.2.0\n")
+    assert (code, error) == (1, "error: NOT_FOUND: There is no model nope here. There are: params/2, echo/1.2.0.\n")
 
 
 def test_a_server_that_lists_no_models(scripted_server):

@@ -254,7 +254,12 @@ def test_params(client):
     [
         (lambda model: model.predict(a=1.5, b=2), ValueError, "a: 1.5 is not a whole number"),
         (lambda model: model.predict(a=1, bb=2), TypeError, "bb: there is no such field; there are: a, b"),
-        (lambda model: model.predict({"a": 1}, b=2), TypeError, "not both"),
+        (lambda model: model.predict({"a": 1}, b=2), TypeError, "not both$"),
+        (
+            lambda model: model.predict({"a": 1}, timeout_s=2),
+            TypeError,
+            r"not both; timeout_s: give it to Client\.model$",
+        ),
         (lambda model: model.predict("a"), TypeError, "str is not a record"),
         (lambda model: model.predict([[1, 2.5]]), TypeError, "the model's columns have names"),
         (lambda model: model.predict([{"a": 1, "b": 1.0}, {"a": "x", "b": 1.0}]), TypeError, r"a\[1\]: str"),

@@ -101,6 +101,18 @@ def test_payloads_without_rows_or_names(flowers, text, content_type, fragments):
     assert ask(payload if mime == "text/csv" else json.dumps(payload), mime)[0] == 200
 
 
+def test_columns_without_the_key_of_a_format(flowers):
+    """The error says which key the columns of a table need, and MLflow accepts them under it."""
+    ask, call, _ = flowers
+    columns = {name: [value] for name, value in RECORD.items()}
+    assert ask(json.dumps(columns), "application/json")[0] != 200
+    _, details = refused(call, json.dumps(columns))
+    assert details.startswith("The payload is the columns of a table by themselves: put them under the key inputs.")
+    assert ask(json.dumps({"inputs": columns}), "application/json")[0] == 200
+    _, details = refused(call, json.dumps({**columns, "sepal_length_cm": ["long"]}))
+    assert details.startswith("The payload is a record by itself")
+
+
 @pytest.mark.parametrize("name", ["tensor", "tensors", "tensor_named"])
 @pytest.mark.parametrize(
     ("text", "content_type", "fragment"),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import grpc
+
 from mlflow_grpc_client import (
     Client,
     DeadlineExceeded,
@@ -37,6 +39,7 @@ from mlflow_grpc_client._payloads import as_text
 from mlflow_grpc_client._requests import InvalidRecord
 from mlflow_grpc_client._score import command as score
 from mlflow_grpc_client._typed.contract import Contract
+from mlflow_grpc_client.errors import failure
 
 EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE = 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
@@ -71,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
             return _call(client, args)
     except RecordRefused as error:
         complain(str(error))
-        _suggest_the_file(args.payload)
+        _suggest(args)
         return EXIT_REFUSED
     except PredictError as error:
         complain(str(error))
         if isinstance(error, InvalidInput):
-            _suggest_the_file(args.payload)
+            _suggest(args)
         return _EXIT_CODES.get(type(error), EXIT_FAILED)
     except UnicodeError:
         complain("the payload is not UTF-8")
@@ -87,11 +90,14 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_USAGE
 
 
-def _suggest_the_file(argument: str | None) -> None:
-    """Says how to send a file, if the payload that was refused is the path of one."""
+def _suggest(args: argparse.Namespace) -> None:
+    """Says how to send a file, if the refused payload is the path of one, or a CSV file that was sent as JSON."""
+    payload = args.payload or ""
+    if payload.startswith("@") and payload.lower().endswith(".csv") and args.content_type is None and not args.typed:
+        complain(f"{payload[1:]} was sent as JSON; for CSV add --content-type text/csv", "warning")
     with contextlib.suppress(OSError, ValueError):  # A payload may be too long for a path, or have a null byte.
-        if argument is not None and Path(argument).is_file():
-            complain(f"{argument} is a file, and its name was sent; write @{argument} to send the file", "warning")
+        if payload and Path(payload).is_file():
+            complain(f"{payload} is a file, and its name was sent; write @{payload} to send the file", "warning")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -139,7 +145,8 @@ def _model_lines(client: Client, args: argparse.Namespace) -> list[str]:
         if args.describe in (model.name, model.label):
             connection = Connection(args.address, tls_of(args))
             return [printable(line) for line in describe(model, connection, _contract_of(client, model))]
-    raise ValueError(f"there is no model {args.describe}; there are: {', '.join(model.label for model in models)}")
+    labels = ", ".join(model.label for model in models)
+    raise failure(grpc.StatusCode.NOT_FOUND, f"There is no model {args.describe} here. There are: {labels}.")
 
 
 def _proto(client: Client, args: argparse.Namespace) -> int:

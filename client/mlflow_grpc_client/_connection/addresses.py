@@ -42,6 +42,11 @@ _EXPLANATIONS = tuple(
     for pattern, sentence in (
         ("^errors resolving|^DNS resolution failed", "The host of {address} cannot be found."),
         (
+            "^Received http2 header with status",
+            "What answers at {address} is a web server or a proxy, and no gRPC server: give the port of `mlflow-grpc "
+            "serve`, by default {port}, or check the routes of the proxy.",
+        ),
+        (
             "^(Method not found|unknown service|unknown method)",
             "The server at {address} has no such method: it is not mlflow-grpc, or its models have no such RPC.",
         ),
@@ -75,7 +80,7 @@ _EXPLANATIONS = tuple(
         ),
         (
             f"{_NO_CONNECTION}.*Connection refused",
-            "Nothing listens at {address}.{elsewhere} The default port of `mlflow-grpc serve` is {port}.",
+            "Nothing listens at {address}.{elsewhere}",
         ),
     )
 )
@@ -140,7 +145,25 @@ def joined(host: str, port: str) -> str:
     return f"{host}:{port}" if port else host
 
 
-def explained(status: str, address: str, *, encrypted: bool, is_single: bool = True) -> str:
+def unreported(status: str, address: str) -> str:
+    """The address of localhost that gRPC tried too, if its text reports that the other one refuses; else empty.
+
+    gRPC reports only the last of the two, in an order that changes from call to call.
+    """
+    host, port = host_and_port(address)
+    if host.lower() != "localhost" or not is_refused(status):
+        return ""
+    return joined("127.0.0.1" if _peer(status).startswith("[") else "::1", port)
+
+
+def is_refused(status: str) -> bool:
+    """Returns True for gRPC's text for an address at which nothing listens."""
+    return bool(re.search(f"{_NO_CONNECTION}.*Connection refused", status))
+
+
+def explained(
+    status: str, address: str, *, encrypted: bool, is_single: bool = True, is_refused_everywhere: bool = False
+) -> str:
     """Returns gRPC's text for a call that reached no mlflow-grpc, after an explanation.
 
     Args:
@@ -148,6 +171,7 @@ def explained(status: str, address: str, *, encrypted: bool, is_single: bool = T
         address: The address of the client.
         encrypted: True if the client uses TLS.
         is_single: True if the client has a single address. Of several the message names the one that failed.
+        is_refused_everywhere: True if nothing listens at any address of a name.
 
     """
     explanation = next((sentence for pattern, sentence in _EXPLANATIONS if pattern.search(status)), "")
@@ -155,16 +179,21 @@ def explained(status: str, address: str, *, encrypted: bool, is_single: bool = T
         explanation = _CLOSE_REASONS[encrypted]
     if not explanation:
         return status
-    if is_single and re.search(_NO_CONNECTION, status) and _port(address) is None:
+    port = _port(address)
+    if is_single and re.search(_NO_CONNECTION, status) and port is None:
         no_port = "The address {address} has no port, and gRPC takes 443: give host:port, such as {example}."
         explanation = f"{no_port} {explanation}"
     peer = _peer(status)
     server, elsewhere = (address if is_single else peer or address), ""
-    if is_single and peer.startswith("[") and "[" not in address:
+    if is_single and not is_refused_everywhere and peer.startswith("[") and "[" not in address:
         # The name has an IPv6 address, which gRPC tried last. Of the others, it does not report the errors.
-        host, port = host_and_port(address)
-        other = joined("127.0.0.1", port) if host.lower() == "localhost" else f"an IPv4 address of {address}"
+        host, other_port = host_and_port(address)
+        other = joined("127.0.0.1", other_port) if host.lower() == "localhost" else f"an IPv4 address of {address}"
         server, elsewhere = peer, f" If a server listens at {other}, give that address to see why it fails there."
+    if port == str(DEFAULT_PORT):
+        elsewhere += " Start a server, or give the address of another machine."
+    else:
+        elsewhere += f" The default port of `mlflow-grpc serve` is {DEFAULT_PORT}."
     sentence = explanation.format(address=server, port=DEFAULT_PORT, example=_with_port(address), elsewhere=elsewhere)
     return f"{sentence} (gRPC: {status})"
 

@@ -249,11 +249,17 @@ class BaseTypedModel(Generic[AnswersT]):
             ) from None
 
 
+_MODEL_OPTIONS = frozenset({"timeout_s", "request_id", "metadata"})
+"""Options of `Client.model`, which hold for all calls of the model."""
+
+
 def _record_or_rows(rows: Any, fields: dict[str, Any]) -> Any:
     if rows is None:
         return Keywords(fields)
     if fields:
-        raise TypeError("give fields by keyword, or a record or rows, not both")
+        options = ", ".join(sorted(fields.keys() & _MODEL_OPTIONS))
+        hint = f"; {options}: give it to Client.model" if options else ""
+        raise TypeError(f"give fields by keyword, or a record or rows, not both{hint}")
     if not columns.is_batch(rows) and not isinstance(rows, Mapping):
         problem = f"{type_label(rows)} is not a record"
         raise TypeError(f"{problem}: give fields by keyword, a dict, a list of dicts or a DataFrame")

@@ -64,11 +64,23 @@ class Advice:
         text = json.dumps(payload, ensure_ascii=False)
         if payload is None or len(text) > MAX_ADVICE:
             return SEE_DESCRIBE
+        return f" MLflow takes {text}." if self.accepts(payload) else ""
+
+    def bare(self, payload: dict[str, Any]) -> str:
+        """Returns sentences for a payload that is a record, or the columns of a table, without the key of a format."""
+        has_columns = all(isinstance(value, list) for value in payload.values())
+        if has_columns and self.accepts({"inputs": payload}):
+            return "The payload is the columns of a table by themselves: put them under the key inputs."
+        text = "The payload is a record by itself: put it into an array under the key dataframe_records."
+        return f"{text}{self.json()}"
+
+    def accepts(self, payload: dict[str, Any]) -> bool:
+        """Returns True if MLflow accepts a JSON payload."""
         try:
-            self._enforce(internals.parse_json(text.encode(), self._metadata, self._schema).data)
+            self._enforce(internals.parse_json(json.dumps(payload).encode(), self._metadata, self._schema).data)
         except Exception:  # noqa: BLE001 - every exception is a refusal
-            return ""
-        return f" MLflow takes {text}."
+            return False
+        return True
 
     def _enforce(self, data: Any) -> None:
         internals.enforce_schema(data, self._schema, self._loader_module)

@@ -167,11 +167,10 @@ class Explainer:
         return self._explain_format(formats[0], payload[formats[0]], cause, source)
 
     def _explain_no_format(self, payload: dict[str, Any], text: str, cause: BaseException | None) -> InvalidPayload:
-        """Explains an object without a format, which may be a record by itself."""
+        """Explains an object without a format, which may be a record or the columns of a table by itself."""
         names = names_of(self._schema)
         if caller_names.is_bare_record(payload, names) and not internals.hides_schema_details():
-            text = "The payload is a record by itself: put it into an array under the key dataframe_records."
-            return refusal(f"{text}{self._advice.json()}", cause)
+            return refusal(self._advice.bare(payload), cause)
         keys = caller_names.keys(list(payload))
         return refusal(f"{text}{self._advice.json()}", cause, caller_names=keys)
 
