@@ -56,6 +56,23 @@ def addresses_of(host: str, port: int = 0) -> list[tuple[socket.AddressFamily, s
     return list(dict.fromkeys((family, socket_type, address) for family, socket_type, _, _, address in resolved))
 
 
+def allow_reuse(listener: socket.socket, *, by_others: bool = False) -> None:
+    """Lets a socket listen on a port that connections of a former server still use.
+
+    The kernel keeps a connection for a minute after a server has closed it (TIME_WAIT), with the options of the socket
+    that accepted it, and compares them with those of a new socket. Both have SO_REUSEADDR, so a server can be restarted
+    with any number of workers.
+
+    Args:
+        listener: The socket, before it is bound.
+        by_others: True if other processes listen on the same port (SO_REUSEPORT).
+
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if by_others:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
 def is_own_address(text: str) -> bool:
     """Returns True if this machine can listen on a host. Resolves it, and binds a free port for a moment."""
     try:

@@ -5,7 +5,7 @@ Rule of this module: the supervisor of the workers uses it. It imports neither g
 
 import socket
 
-from mlflow_grpc.addresses import addresses_of
+from mlflow_grpc.addresses import addresses_of, allow_reuse
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.settings import Settings, spelling
 
@@ -49,12 +49,12 @@ def _reserve(settings: Settings, setting: str, host: str, port: int, port_settin
         raise StartError(f"{settings.source(setting)} {host}: no such host ({error.strerror})") from error
     try:
         with socket.socket(family, socket_type) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            allow_reuse(probe)
             probe.bind(address)
             probe.listen()
             free: int = probe.getsockname()[1]
         reserved = socket.socket(family, socket_type)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        allow_reuse(reserved, by_others=True)
         reserved.bind((address[0], free, *address[2:]))
     except OSError as error:
         raise AddressUnavailable(

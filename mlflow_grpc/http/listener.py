@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from mlflow_grpc.addresses import addresses_of, with_port
+from mlflow_grpc.addresses import addresses_of, allow_reuse, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.http.app import HttpApp
 from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
@@ -146,7 +146,7 @@ class HttpListener:
             bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(bound)
             try:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if self._share_port else socket.SO_REUSEADDR, 1)
+                allow_reuse(bound, by_others=self._share_port)
                 if family == socket.AF_INET6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(len(addresses) > 1))
                 bound.bind((address[0], port, *address[2:]))

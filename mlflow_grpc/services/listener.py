@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc.addresses import addresses_of, with_port
+from mlflow_grpc.addresses import addresses_of, allow_reuse, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
@@ -144,6 +144,7 @@ def _bind_error(address: str, port: int) -> str:
     reason = ""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
+            allow_reuse(probe)
             probe.bind((address, port))
             probe.listen()
     except OSError as error:

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from mlflow_grpc.process import REPEAT_LIMIT_S
 from tests.process.conftest import Held, payload
-from tests.support.servers import Caller, ready_address
+from tests.support.servers import Caller, free_port, ready_address
 
 
 def pids(process):
@@ -233,6 +234,29 @@ def test_a_port_shared_by_other_workers_is_taken(start):
     second = start("-w", "2", "-p", port)
     assert second.wait() == 1
     assert "Address already in use" in second.output
+
+
+def closing(port):
+    """Returns True if the kernel still keeps a connection of a port that its server has closed (TIME_WAIT)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state == "06" for _, local, _, state, *_ in rows)
+
+
+def test_a_restart_on_ports_whose_connections_are_closing(start):
+    """A server with any number of workers starts at once on the ports of one that has closed its connections."""
+    grpc_port, http_port = free_port(), free_port()
+    for workers in ("1", "2", "2", "1", "1"):
+        flags = ("-w", workers, "-p", str(grpc_port), "--http-port", str(http_port), "--lame-duck", "0")
+        process = start(*flags)
+        with Caller(ready_address(process)) as call, socket.create_connection(("127.0.0.1", http_port)) as web:
+            assert json.loads(call(payload("x")))
+            web.sendall(b"GET /ping HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert web.recv(4096).startswith(b"HTTP/1.1 200")
+            process.signal(signal.SIGTERM)
+            assert process.wait() == 0
+            while web.recv(4096):  # A client that leaves before it has read everything resets the connection.
+                pass
+        assert closing(http_port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
