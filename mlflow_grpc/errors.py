@@ -226,6 +226,9 @@ class TimeLimitExceeded(ServingError):
 class CallerDeadlineExceeded(TimeLimitExceeded):
     """The caller's deadline passed, so nobody waits for later answers of the call either."""
 
+    def __init__(self, message: str = "The call was not answered before the caller's deadline.") -> None:
+        super().__init__(message)
+
 
 class RequestReadTimeout(TimeLimitExceeded):
     """The request did not arrive in time."""

@@ -13,7 +13,8 @@ from mlflow_grpc.calls.call import Call
 from mlflow_grpc.calls.idle import Arrivals
 from mlflow_grpc.calls.log import level_of, log_call, log_failed_call
 from mlflow_grpc.calls.refusals import Refusals
-from mlflow_grpc.errors import Fault, NotReady, RequestReadTimeout, ServingError, Status
+from mlflow_grpc.engine.time_limit import is_over
+from mlflow_grpc.errors import CallerDeadlineExceeded, Fault, NotReady, RequestReadTimeout, ServingError, Status
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.telemetry.traces import Tracer
 
@@ -103,14 +104,14 @@ class OpenCalls:
 
         """
         self.ended_calls += 1
-        if is_cancelled:
-            if not self.is_closing and not call.is_overdue:
-                remaining_s = call.time_remaining()
-                is_late = remaining_s is not None and remaining_s <= 0
-                status = Status.DEADLINE_EXCEEDED if is_late else Status.CANCELLED
-                _ended(call, status)
-                log_call(logging.INFO, call, status)
+        has_left = is_cancelled and not self.is_closing and not call.is_overdue
+        if has_left:
+            if not is_over(call.deadline):
+                _ended(call, Status.CANCELLED)
+                log_call(logging.INFO, call, Status.CANCELLED)
                 return None
+            error = CallerDeadlineExceeded()
+        elif is_cancelled:
             error = NotReady(SHUTDOWN) if self.is_closing else RequestReadTimeout(OVERDUE)
         serving_error = call.serving_error(error)
         self.failed_calls += serving_error.fault is not Fault.CALLER
@@ -120,7 +121,7 @@ class OpenCalls:
             self.refused(call.model, serving_error, call.peer())
             level = logging.DEBUG
         log_failed_call(level, call, serving_error)
-        return serving_error
+        return None if has_left else serving_error
 
     def refused(self, model: str, error: ServingError, peer: str) -> None:
         """Counts a refusal for the log; see `Refusals.count`."""

@@ -182,9 +182,9 @@ class Engine:
             try:
                 answered: AnswerT = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
             except BaseException as error:
-                report(request, error, self.metrics)
+                report(request, error, self.metrics, deadline)
                 raise
-            report(request, None, self.metrics)
+            report(request, None, self.metrics, deadline)
             return answered
 
     async def _run(self, request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
@@ -217,7 +217,7 @@ class Engine:
                 async with asyncio.timeout(limit.remaining_s):
                     await self.admission.admit_in_order(size)
         except (TimeLimitExceeded, asyncio.CancelledError) as error:
-            report(request, error, self.metrics)
+            report(request, error, self.metrics, deadline)
             raise
         answering = asyncio.ensure_future(self._answer(request, size, limit))
 
@@ -225,7 +225,7 @@ class Engine:
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
             is_late = isinstance(error, TimeLimitExceeded | asyncio.CancelledError)
             self.admission.release_in_order(size, answered=not is_late)
-            report(request, error, self.metrics)
+            report(request, error, self.metrics, deadline)
 
         # A callback, because a task that is cancelled before it starts never runs its `finally`.
         answering.add_done_callback(release)
@@ -265,9 +265,9 @@ class Engine:
                         if admitted.is_given_up:
                             raise ResponseReadTimeout(max_unread_s)  # noqa: TRY301 - counted like any other error
             except BaseException as error:
-                report(request, error, self.metrics)
+                report(request, error, self.metrics, deadline)
                 raise
-            report(request, None, self.metrics)
+            report(request, None, self.metrics, deadline)
 
     @property
     def max_unread_s(self) -> float:

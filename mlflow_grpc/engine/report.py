@@ -8,17 +8,21 @@ import asyncio
 from typing import Any
 
 from mlflow_grpc.engine.requests import Request
+from mlflow_grpc.engine.time_limit import is_over
 from mlflow_grpc.errors import ServingError, Status
 from mlflow_grpc.telemetry.models import ModelMetrics
 
 
-def report(request: Request[Any], error: BaseException | None, metrics: ModelMetrics | None) -> None:
+def report(
+    request: Request[Any], error: BaseException | None, metrics: ModelMetrics | None, deadline: float | None
+) -> None:
     """Reports a request that has ended.
 
     Args:
         request: The request.
         error: The error that ended it; None if it was answered.
         metrics: Where requests are counted; None if nowhere.
+        deadline: Deadline of the caller, on the clock of `time.monotonic`, in seconds; None if it has none.
 
     """
     progress = request.progress
@@ -28,13 +32,15 @@ def report(request: Request[Any], error: BaseException | None, metrics: ModelMet
     if error is None:
         metrics.request_ended("OK", progress)
     else:
-        metrics.request_ended(_code(error), progress.now())
+        metrics.request_ended(_code(error, deadline), progress.now())
     if progress.model_s and not progress.is_batched:
         metrics.batch_ended(1, progress.rows or 0)
 
 
-def _code(error: BaseException) -> str:
+def _code(error: BaseException, deadline: float | None) -> str:
     """Returns the name of the gRPC status of a request that failed."""
     if isinstance(error, ServingError):
         return error.status
-    return Status.CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else Status.INTERNAL
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Status.INTERNAL
+    return Status.DEADLINE_EXCEEDED if is_over(deadline) else Status.CANCELLED

@@ -159,7 +159,7 @@ class ShadowCalls:
             failed = ServingError("It raised something else than an error.")
             failed.__cause__ = raised
             compared = _Compared(Outcome.FAILED, error=failed)
-        report(answered.request, compared.error, challenger.engine.metrics)
+        report(answered.request, compared.error, challenger.engine.metrics, None)
         if (error := compared.error) is not None and time.monotonic() >= self._logs_from:
             self._logs_from = time.monotonic() + LOG_INTERVAL_S
             logger.warning("%s failed behind a call: %s", challenger.label, error.logged, exc_info=error.__cause__)

@@ -1,12 +1,28 @@
 """The time limit of a request.
 
-Rule of this module: it keeps one point in time, and starts no timer.
+Rule of this module: it compares points in time, and starts no timer.
 """
 
 import time
 from typing import Self
 
 from mlflow_grpc.errors import CallerDeadlineExceeded, TimeLimitExceeded
+
+CLOCK_TOLERANCE_S = 0.01
+"""Time before the caller's deadline in which a cancellation counts as its end, in seconds.
+
+The caller's clock started when it sent the call, a moment before the server's, so its cancellation may come first.
+"""
+
+
+def is_over(deadline: float | None) -> bool:
+    """Returns True if a caller that cancels its call now does so because of its deadline.
+
+    Args:
+        deadline: On the clock of `time.monotonic`, in seconds; None if the caller has none.
+
+    """
+    return deadline is not None and time.monotonic() > deadline - CLOCK_TOLERANCE_S
 
 
 class TimeLimit:
@@ -45,5 +61,5 @@ class TimeLimit:
 
     def _error(self) -> TimeLimitExceeded:
         if self._is_callers:
-            return CallerDeadlineExceeded("The call was not answered before the caller's deadline.")
+            return CallerDeadlineExceeded()
         return TimeLimitExceeded(f"The call was not answered within the server's time limit of {self._timeout_s:g} s.")

@@ -129,6 +129,30 @@ def test_waiting_running_and_abandoned_calls(gated):
         assert Scrape(server.url).total("mlflow_grpc_abandoned_calls") == 0
 
 
+def test_calls_over_their_deadline_are_counted_alike():
+    """Whether gRPC's cancellation or the server's timer comes first, both counters say DeadlineExceeded.
+
+    A call whose caller leaves earlier is Canceled.
+    """
+    model = GatedModel()
+    with (
+        serving(model, PlainCodec(), threads=2, queue_calls=100, http_port=0) as server,
+        Caller(server.address) as call,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        held = call.raw.future(protos.Input(value="hold").SerializeToString(), timeout=30)
+        model.wait_until_entered()
+        late = [pool.submit(call.outcome, "hold", timeout=0.2 + number / 1000) for number in range(40)]
+        assert {outcome.result()[0] for outcome in late} == {"DEADLINE_EXCEEDED"}
+        held.cancel()
+        server.wait_until(lambda: server.server.host.open_calls.ended_calls == 41)
+        scrape = Scrape(server.url)
+        model.let_go()
+    for code, count in (("DeadlineExceeded", 40), ("Canceled", 1)):
+        assert scrape.total("grpc_server_handled_total", grpc_code=code, **UNARY) == count
+        assert scrape.total("mlflow_grpc_requests_total", grpc_code=code) == count
+
+
 @pytest.mark.alone
 def test_times_of_the_model_are_what_its_caller_measured(gated):
     """A call that the test held for 0.2 s has them in predicting, and little in waiting, decoding and encoding."""

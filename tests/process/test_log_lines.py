@@ -59,6 +59,13 @@ def test_lines_have_peer_rows_and_times(start, connect, model, tmp_path):
     assert lines["first"]["model_ms"] > 200 > lines["first"]["waited_ms"]
     assert lines["second"]["waited_ms"] > 200 > lines["second"]["model_ms"]
     assert lines["late"]["waited_ms"] > 200
+    late = {key: lines["late"].get(key) for key in ("level", "status", "reason", "error")}
+    assert late == {
+        "level": "warning",
+        "status": "DEADLINE_EXCEEDED",
+        "reason": "DEADLINE_EXCEEDED",
+        "error": "The call was not answered before the caller's deadline.",
+    }
     assert not {"model_ms"} & {*lines["late"], *lines["refused"]}
     for line in lines.values():
         assert line["waited_ms"] + line.get("model_ms", 0) <= line["duration_ms"] + 1
