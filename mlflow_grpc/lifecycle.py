@@ -68,6 +68,8 @@ class Server:
         self._tls = tls_files(settings)
         self.host = Host(settings, configuration, slot=slot, versions=versions, link=link)
         """Answers the calls of the gRPC port."""
+        if (tls := self._tls) is not None and self.host.gauges is not None:
+            self.host.gauges.add_certificate(lambda: tls.expires_at)
         self._http = self._http_port(configuration, share_port=share_port)
         self._grpc: grpc.aio.Server = listener.make_server(settings, self.host.handlers, share_port=share_port)
         self._goaway: asyncio.Future[None] | None = None

@@ -12,7 +12,7 @@ from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.polling import LOOK_INTERVAL_S, SETTLE_S
 from mlflow_grpc.settings import Settings, spelling
-from mlflow_grpc.tls_dates import date_problem
+from mlflow_grpc.tls_dates import date_problem, expiry
 
 logger = get_logger(__name__)
 
@@ -50,6 +50,8 @@ class TlsFiles:
         """Contents of the last valid files. Each change is another object."""
         self.context = self._load()
         """Context of `ssl` with these files, for a server."""
+        self.expires_at = expiry(self.current.cert)
+        """Time at which the certificate in use expires, in seconds since 1970."""
         self._is_reported = False
         if problem := date_problem(self.context, cert):
             logger.warning("clients refuse the certificate %s: %s", cert, problem)
@@ -92,7 +94,7 @@ class TlsFiles:
         except (StartError, OSError) as error:
             return str(error)
         if is_settled:  # Otherwise, the next look finds what replaces them now.
-            self.context, self.current = context, files
+            self.context, self.current, self.expires_at = context, files, expiry(files.cert)
             logger.info("new TLS files: connections from now on get the certificate of %s", self._cert)
         return ""
 
@@ -111,8 +113,7 @@ class TlsFiles:
         try:
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ValueError) as error:
-            names = f"{spelling('tls_cert')} {self._cert} and {spelling('tls_key')} {self._key}"
-            raise StartError(f"{names} do not go together: {_reason(error)}") from error
+            raise StartError(self._problem_of_pair(error)) from error
         if self._client_ca is not None:
             try:
                 context.load_verify_locations(self._client_ca)
@@ -123,6 +124,13 @@ class TlsFiles:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
         return context
+
+    def _problem_of_pair(self, error: OSError | ValueError) -> str:
+        cert, key = f"{spelling('tls_cert')} {self._cert}", f"{spelling('tls_key')} {self._key}"
+        for name, file, label in ((cert, self._cert, b"CERTIFICATE-----"), (key, self._key, b"PRIVATE KEY-----")):
+            if label not in file.read_bytes():
+                return f"{name} has no {label.decode().removesuffix('-----').lower()} in PEM format"
+        return f"{cert} and {key} do not go together: {_reason(error)}"
 
 
 def tls_files(settings: Settings) -> TlsFiles | None:

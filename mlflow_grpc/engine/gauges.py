@@ -12,6 +12,7 @@ from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.catalog import Catalog, Entry, State
 from mlflow_grpc.engine.concurrency import INTERVAL_S, LoopSample
 from mlflow_grpc.naming import without_secrets
+from mlflow_grpc.telemetry.instruments import Gauge
 from mlflow_grpc.telemetry.metrics import Metrics
 from mlflow_grpc.telemetry.models import ModelMetrics
 
@@ -34,6 +35,16 @@ class Gauges:
         self._catalog = catalog
         self._is_serving = is_serving
         self._sampled_at = time.monotonic()
+        self._certificate: tuple[Gauge, Callable[[], float]] | None = None
+
+    def add_certificate(self, expires_at: Callable[[], float]) -> None:
+        """Adds the gauge of the TLS certificate.
+
+        Args:
+            expires_at: Returns the time at which the certificate in use expires, in seconds since 1970.
+
+        """
+        self._certificate = self.metrics.certificate_expiry(), expires_at
 
     def note(self, sample: LoopSample, utilization: float) -> None:
         """Counts a measurement of the event loop, and sets the gauges for scrapes that other workers answer."""
@@ -47,6 +58,9 @@ class Gauges:
     def refresh(self) -> None:
         """Sets the gauges of the server and of all models to their current values."""
         self.metrics.serving.set(self._is_serving())
+        if self._certificate is not None:
+            gauge, expires_at = self._certificate
+            gauge.set(expires_at())
         states = [entry.state for entry in self._catalog.entries]
         for state in State:
             self.metrics.models_by_state[state.value].set(states.count(state))

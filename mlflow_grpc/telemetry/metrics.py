@@ -16,7 +16,7 @@ from importlib.metadata import version
 from mlflow_grpc.telemetry.calls import UNKNOWN, GrpcFamilies, GrpcMethod, HttpRoute
 from mlflow_grpc.telemetry.configuration_metrics import ConfigurationMetrics
 from mlflow_grpc.telemetry.exposition import Family, Kind, labels
-from mlflow_grpc.telemetry.instruments import DURATIONS_S, Instruments
+from mlflow_grpc.telemetry.instruments import DURATIONS_S, Gauge, Instruments
 from mlflow_grpc.telemetry.memory import Memory
 from mlflow_grpc.telemetry.model_families import ModelFamilies
 from mlflow_grpc.telemetry.models import ModelMetrics
@@ -150,6 +150,18 @@ class Metrics:
         model = ModelMetrics(instruments, self._models, self._grpc, rpcs=rpcs)
         self.models.append(model)
         return model
+
+    def certificate_expiry(self) -> Gauge:
+        """Adds the gauge of the TLS certificate's expiry, and returns this worker's; the earliest one is shown."""
+        family = Family(
+            "mlflow_grpc_tls_certificate_not_after_timestamp_seconds",
+            Kind.GAUGE,
+            "Time at which the TLS certificate in use expires, in seconds since 1970; the earliest of the workers.",
+        )
+        gauge = self._instruments.gauge()
+        family.add("", lambda: min(filter(None, gauge.by_worker()), default=0.0))
+        self.families.append(family)
+        return gauge
 
     def refused_callers(self, reasons: Iterable[str]) -> Callable[[str], None]:
         """Adds a counter of calls whose callers are unknown or may not call, and returns what counts one.

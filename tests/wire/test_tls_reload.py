@@ -2,16 +2,21 @@
 
 import datetime as dt
 import logging
+import re
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import requests
 from cryptography import x509
 
+from mlflow_grpc.errors import StartError
 from mlflow_grpc.polling import LOOK_INTERVAL_S, SETTLE_S
+from mlflow_grpc.settings import Settings
+from mlflow_grpc.tls_dates import expiry
 from mlflow_grpc.tls_files import TlsFiles
 from tests.support.access import Authority, common_name
 from tests.support.models import FunctionModel, PlainCodec
@@ -123,6 +128,54 @@ def test_the_server_looks_by_itself(authority, files):
         server.wait_until(lambda: tls.current is not first)
         assert common_name(server.address, authority, client) == "server-2"
         watching.cancel()
+
+
+@pytest.mark.parametrize("year", [2027, 2049, 2050, 2199])
+@pytest.mark.parametrize("label", ["CERTIFICATE", "X509 CERTIFICATE"])
+def test_the_expiry_of_a_certificate(authority, year, label):
+    """The time at which the first certificate of a chain expires is the one that a library for certificates reads."""
+    not_after = dt.datetime(year, 12, 31, 23, 59, 58, tzinfo=dt.UTC)
+    cert, _ = authority.server(not_after=not_after, is_of_child=True)
+    expected = x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc.timestamp()
+    assert expiry(b"Subject: x\n" + cert.read_bytes().replace(b"CERTIFICATE", label.encode())) == expected
+
+
+@pytest.mark.parametrize("days", [-1, 1, 90])
+def test_the_expiry_is_a_metric(authority, files, days):
+    """The gauge is the expiry of the certificate in use, also of one that has expired or is replaced."""
+
+    def pair(name, days):
+        not_after = (dt.datetime.now(dt.UTC) + dt.timedelta(days=days)).replace(microsecond=0)
+        return not_after.timestamp(), authority.server(name, not_after=not_after)
+
+    first, first_pair = pair("first", days)
+    install(files, first_pair, authority.ca)
+    with serving(FunctionModel(lambda text: text), PlainCodec(), http_port=0, **files) as server:
+        parts: Any = server.server
+        gauges = parts.host.gauges
+        second, second_pair = pair("second", 30)
+        for expected, new in ((first, None), (second, second_pair)):
+            if new is not None:
+                install(files, new, authority.ca)
+                settle(parts._tls)
+            server.run(gauges.refresh_all)
+            text = server.run(gauges.metrics.text)
+            (value,) = re.findall(
+                r"^mlflow_grpc_tls_certificate_not_after_timestamp_seconds (\S+)$", text, re.MULTILINE
+            )
+            assert float(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("tls_cert", "has no certificate in PEM format"), ("tls_key", "has no private key in PEM format")],
+)
+def test_the_file_at_fault_is_named(files, name, problem):
+    """The error names the file that is not PEM, with its setting."""
+    files[name].write_text("no PEM")
+    settings = Settings(model_uri="x", port=0, **files)
+    with pytest.raises(StartError, match=f"--{name.replace('_', '-')} {files[name]} {problem}"):
+        TlsFiles(settings, files["tls_cert"], files["tls_key"])
 
 
 @pytest.fixture
