@@ -65,6 +65,11 @@ def is_second_signal(number: int, first: int, elapsed_s: float) -> bool:
     return number != signal.SIGHUP and (number != first or elapsed_s > REPEAT_LIMIT_S)
 
 
+def shutdown_notice(number: int, step: str) -> str:
+    """Returns the sentence for the log about a signal that begins the shutdown, and its first step."""
+    return f"{signal.Signals(number).name}: {step}; another signal ends the server at once"
+
+
 def raise_open_files_limit() -> None:
     """Raises the limit of open files, of which each connection takes one, as far as a process may raise it itself.
 

@@ -29,7 +29,13 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.lifecycle import Server
 from mlflow_grpc.main_thread import MainThread
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_REPLACED, ending_signals, is_second_signal, reset_signals_after_fork
+from mlflow_grpc.process import (
+    END_REPLACED,
+    ending_signals,
+    is_second_signal,
+    reset_signals_after_fork,
+    shutdown_notice,
+)
 from mlflow_grpc.registry_versions import RegistryVersions
 from mlflow_grpc.rollout.supervisor_link import SupervisorLink
 from mlflow_grpc.settings import Settings
@@ -129,6 +135,8 @@ async def _serve(
         opening.cancel()
         watching.cancel()
         if failed is None:
+            if not role.is_supervised:
+                logger.info("%s", shutdown_notice(first.result(), "ending once the calls in flight have ended"))
             second = asyncio.create_task(_second(main, role, first.result()))
             return await _end(server, settings, first.result(), interrupt=second)
         if failed is watching:

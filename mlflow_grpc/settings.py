@@ -23,7 +23,7 @@ from mlflow_grpc.choices import Batching, EnvManager, LogFormat, LogLevel, Paylo
 from mlflow_grpc.declarations import Flag, default_threads, env_names, flag, json_object, setting
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.http_settings import HttpSettings
-from mlflow_grpc.misspellings import misspelt
+from mlflow_grpc.misspellings import flags_by_variable, misspelt
 from mlflow_grpc.naming import Name, Uri
 from mlflow_grpc.recording_settings import RecordingSettings
 from mlflow_grpc.rollout_settings import RolloutSettings
@@ -381,9 +381,8 @@ def _of_other_programs(flags: dict[str, Any]) -> Iterator[tuple[str, str | None,
 
 def ignored_environment(flags: dict[str, Any]) -> list[str]:
     """Returns a log line for each variable that is misspelt, another program's, or diverts MLflow's own traces."""
-    names = [name for _, info in fields() for name in env_names(info) if not name.startswith("OTEL_")]
     of_others = (line for _, _, lines in _of_other_programs(flags) for line in lines)
-    return [*of_others, *misspelt(os.environ, names), *diverted_traces(os.environ)]
+    return [*of_others, *misspelt(os.environ, flags_by_variable(fields())), *diverted_traces(os.environ)]
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -3,6 +3,7 @@
 Rule of this module: it imports no grpc and no MLflow, like the supervisor.
 """
 
+import signal
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -10,6 +11,8 @@ from multiprocessing.connection import Connection
 from mlflow_grpc.config import Configuration
 from mlflow_grpc.forks import Fork
 from mlflow_grpc.registry_versions import Version
+
+KILLED = "killed by SIGKILL, as the system does when memory runs out"
 
 
 @dataclass(frozen=True)
@@ -61,4 +64,5 @@ class WorkerHandle:
     def end(self, code: int | None) -> str:
         """Describes how it ended."""
         during = f" while it loaded {self.loading}" if self.loading else ""
-        return f"ended with code {code}{during}{f' ({self.reason})' if self.reason else ''}"
+        reason = self.reason or (KILLED if code == -signal.SIGKILL else "")
+        return f"ended with code {code}{during}{f' ({reason})' if reason else ''}"

@@ -25,7 +25,7 @@ from mlflow_grpc.config import Configuration
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.own_loggers import get_logger
-from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals, is_second_signal
+from mlflow_grpc.process import END_WITHOUT_LAME_DUCK, ending_signals, is_second_signal, shutdown_notice
 from mlflow_grpc.registry_versions import RegistryVersions, Version, answer_worker
 from mlflow_grpc.replacements import KILL_AFTER_S, Replacements
 from mlflow_grpc.reserved_ports import reserve_ports
@@ -277,7 +277,9 @@ class _Supervisor:
     def _announce(self, lines: str) -> None:
         """Writes the ready line, and the line about the page if there is one, once all workers serve calls."""
         serving = [worker for worker in self._workers.values() if worker.serving_since is not None]
-        if len(serving) == self._count and not self._announced:
+        if self._announced:
+            logger.info("%d of %d workers serve", len(serving), self._count)
+        elif len(serving) == self._count:
             self._announced = True
             ready_line, page_line = lines.split("\n")
             workers = f", {self._count} workers" if self._count > 1 else ""
@@ -341,7 +343,8 @@ class _Supervisor:
             first: Number of the first signal.
 
         """
-        logger.info("draining %d worker%s", len(self._workers), "s" if len(self._workers) > 1 else "")
+        count = len(self._workers)
+        logger.info("%s", shutdown_notice(first, f"draining {count} worker{'s' if count > 1 else ''}"))
         has_lame_duck = first == signal.SIGTERM
         for process in [worker.process for worker in self._workers.values() if worker.leaves_until is None]:
             if process.exitcode is None:

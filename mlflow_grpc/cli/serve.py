@@ -52,6 +52,7 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         if loaded.env_manager is not EnvManager.LOCAL:
             _restart(loaded, options, install_mlflow=install_mlflow)
         code, last_words = _run(loaded, configuration), ""
+        logger.info("ended with exit code %d", code)
     except StartError as error:
         # If the settings are invalid, no line was logged, and an ignored variable may be why.
         lines = [*(f"Warning: {logs.escape(line)}" for line in ignored), f"Error: {logs.escape(str(error))}"]

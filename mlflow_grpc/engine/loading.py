@@ -131,6 +131,11 @@ def load(
         return _try_typed_rpcs(_load_mlflow(model, settings, fetched or fetch(model)), model, settings)
     except StartError:
         raise
+    except PermissionError as error:
+        raise StartError(
+            f"{model.source} cannot be read: {error.strerror}: {error.filename}. Make it readable by the user that the "
+            f"server runs as, {os.geteuid()}"
+        ) from error
     except Exception as error:
         # Not foreseen, usually in the model's own code. Only this traceback shows where.
         logger.exception("%s: loading it raised", model.source)

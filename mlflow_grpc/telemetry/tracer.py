@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from mlflow_grpc.choices import OtlpProtocol
 from mlflow_grpc.distribution import install_source
 from mlflow_grpc.errors import StartError
+from mlflow_grpc.naming import without_secrets
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.settings import Settings, spelling
 from mlflow_grpc.telemetry.traces import Tracer
@@ -57,7 +58,7 @@ def make_tracer(settings: Settings) -> Tracer | None:
     if isinstance(TracerProvider(shutdown_on_exit=False).get_tracer("mlflow_grpc"), NoOpTracer):
         logger.info("calls are not traced: OTEL_SDK_DISABLED is set")
         return None
-    return OtlpTracer(exporter, f"the collector of {source}")
+    return OtlpTracer(exporter, f"the collector at {without_secrets(settings.otlp_endpoint)} ({source})")
 
 
 def _exporter(settings: Settings, endpoint: str | None) -> "SpanExporter":

@@ -31,6 +31,11 @@ def test_an_idle_server_ends_at_once(start, number):
     process.signal(number)
     assert process.wait(10) == 0
     assert "Traceback" not in process.output
+    notice = (
+        f"{signal.Signals(number).name}: ending once the calls in flight have ended; another signal ends the server"
+    )
+    assert sum(notice in line for line in process.stderr) == 1
+    assert "ended with exit code 0" in process.stderr[-1]
 
 
 def test_calls_in_flight_finish(start, connect, model, tmp_path):
@@ -91,6 +96,7 @@ def test_a_second_signal_forces_the_exit(start, connect, tmp_path, first, second
     process.signal(second)
     assert process.wait(10) == 128 + second
     assert held.result()[0] == "UNAVAILABLE"
+    assert f"ended with exit code {128 + second}" in process.stderr[-1]
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.deep)])

@@ -113,7 +113,7 @@ def test_invalid_flags(start, flags, message):
     [("a.pem", "b.key", None), ("junk", "a.key", None), ("a.pem", "junk", None), ("a.pem", "a.key", "junk")],
 )
 def test_invalid_tls_files(start, tmp_path, cert, key, authorities):
-    """The key of another certificate, or a file that is not PEM, has exit code 2, and the line names the flags."""
+    """The key of another certificate, or a file that is not PEM, has exit code 2, and the line names the flag."""
     import trustme
 
     for name in "ab":
@@ -125,7 +125,7 @@ def test_invalid_tls_files(start, tmp_path, cert, key, authorities):
     flags += ["--tls-client-ca", str(tmp_path / authorities)] if authorities else []
     code, line = refused(start(*flags))
     assert code == 2
-    assert ("--tls-client-ca" if authorities else "--tls-cert") in line
+    assert ("--tls-client-ca" if authorities else "--tls-key" if key == "junk" else "--tls-cert") in line
 
 
 def test_model_config_reaches_the_model(start, model, tmp_path, connect):

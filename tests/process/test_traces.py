@@ -129,11 +129,11 @@ def test_a_collector_that_is_away_costs_no_call(start):
     process = start("--otlp-endpoint", f"http://127.0.0.1:{port}", env=env)
     with Caller(ready_address(process)) as call:
         call(payload("x"))
-        process.wait_for("the collector of --otlp-endpoint accepts no spans")
+        process.wait_for(rf"the collector at http://127\.0\.0\.1:{port} \(--otlp-endpoint\) accepts no spans")
         for _ in range(100):
             call(payload("x"), timeout=5)
         with Collector(f"127.0.0.1:{port}") as collector:
-            process.wait_for("the collector of --otlp-endpoint accepts spans again")
+            process.wait_for(r"\(--otlp-endpoint\) accepts spans again")
             before = len(collector.named("MLflow/predict"))
             call(payload("x"))
             collector.wait_for("MLflow/predict", before + 1)

@@ -70,13 +70,14 @@ def test_a_worker_that_dies_is_replaced(start):
         stays = Caller(address)
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
-    process.wait_for(rf"worker \d+ \(pid {victim}\) ended with code -9")
+    process.wait_for(rf"worker \d+ \(pid {victim}\) ended with code -9 \(killed by SIGKILL, .*\); a new one starts")
     while len(pids(process)) < 3:
         stays(payload("x"))
     assert time.monotonic() - began < 2
     replacement = pids(process)[2]
     while replacement not in seen_by(address, 5):
         assert json.loads(stays(payload("pid")))["predictions"] == survivor
+    process.wait_for("2 of 2 workers serve")
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
 

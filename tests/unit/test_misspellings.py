@@ -3,10 +3,10 @@
 import pytest
 from mlflow import environment_variables
 
-from mlflow_grpc import declarations, settings
-from mlflow_grpc.misspellings import misspelt
+from mlflow_grpc import settings
+from mlflow_grpc.misspellings import flags_by_variable, misspelt
 
-SETTING_NAMES = [name for _, info in settings.fields() for name in declarations.env_names(info)]
+SETTING_NAMES = flags_by_variable(settings.fields())
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ SETTING_NAMES = [name for _, info in settings.fields() for name in declarations.
         ("MLFLOW_GPRC_TLS_KEY", "MLFLOW_GRPC_TLS_KEY"),
         ("MLFLOW_GRPC_TLS_CLIENT_CERT", "MLFLOW_GRPC_TLS_CLIENT_CA"),
         ("MLFLOW_GRPC_MODEL_PATH", "MODEL_PATH"),
+        ("MLFLOW_GRPC_TIMEOUT", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"),
+        ("MLFLOW_GRPC_WORKERS", "MLFLOW_MODELS_WORKERS"),
         ("MLFLOW_MODEL_WORKERS", "MLFLOW_MODELS_WORKERS"),
         ("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUTS", "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"),
     ],

@@ -3,10 +3,14 @@
 Rule of this module: every failure to load a model becomes a StartError of one line.
 """
 
+import json
 import platform
+import zlib
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 from mlflow.models import Model
 from mlflow.models.utils import SERVING_INPUT_FILENAME
@@ -30,6 +34,9 @@ from mlflow_grpc.naming import name_from_uri
 from mlflow_grpc.own_loggers import get_logger
 
 logger = get_logger(__name__)
+
+OF_DAMAGED_FILES = (BadZipFile, UnpicklingError, EOFError, zlib.error, json.JSONDecodeError)
+"""Exceptions for a file that was cut off or changed on its way."""
 
 
 def load_pyfunc(
@@ -69,6 +76,7 @@ def load_pyfunc(
     except StartError as error:
         raise StartError(f"the model at {uri} cannot be loaded: {error}") from error
     except BaseException as error:
+        logger.debug("loading the model at %s raised", uri, exc_info=error)
         raise StartError(_load_error(uri, error, directory, unmet)) from error
     internals.enter_serving_environment()
     payload = directory / SERVING_INPUT_FILENAME
@@ -132,6 +140,8 @@ def _load_error(uri: str, error: BaseException, directory: Path, unmet: list[Unm
         )
     else:
         reason = f"the model at {uri} cannot be loaded: {one_line(error)}{location_in_model(error, directory)}"
+        if isinstance(error, OF_DAMAGED_FILES):
+            reason += ". One of its files may be damaged or incomplete: fetch the model again"
     if not unmet:
         return reason
     return (

@@ -5,9 +5,9 @@ import copy
 import pytest
 import yaml
 
-from mlflow_grpc import declarations, settings
+from mlflow_grpc import settings
 from mlflow_grpc.lifecycle import LEAVE_LIMIT_S, NOTICE_S
-from mlflow_grpc.misspellings import misspelt
+from mlflow_grpc.misspellings import flags_by_variable, misspelt
 from tests.support.manifests import KUBERNETES, SCHEMAS, documents, faults
 
 LISTED = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
@@ -67,9 +67,8 @@ def test_the_kustomization_has_all_files():
 
 def test_the_server_knows_its_settings(container):
     """No environment variable is misspelt, gRPC's port is probed, and both ports are exposed."""
-    names = [name for _, info in settings.fields() for name in declarations.env_names(info)]
     variables = environment(container)
-    assert misspelt(variables, names) == []
+    assert misspelt(variables, flags_by_variable(settings.fields())) == []
     probed = [container[probe]["grpc"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     exposed = {port["name"]: port["containerPort"] for port in container["ports"]}
     services = [document for document in DOCUMENTS if document["kind"] == "Service"]
