@@ -4,6 +4,7 @@ Exit codes: 0 stopped by a signal, 1 address already in use, 2 invalid settings 
 second signal n.
 """
 
+import logging
 import sys
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ import click
 from mlflow_grpc import config, logs, settings
 from mlflow_grpc.addresses import exposure
 from mlflow_grpc.arguments import arguments_of
-from mlflow_grpc.choices import EnvManager
+from mlflow_grpc.choices import EnvManager, LogFormat
 from mlflow_grpc.cli.commands import Command, log_warnings, set_flags
 from mlflow_grpc.cli.options import setting_options
 from mlflow_grpc.errors import StartError
@@ -38,8 +39,10 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
     if no_conda:
         options["env_manager"] = EnvManager.LOCAL
     ignored = settings.ignored_environment(options)
+    log_format = LogFormat(options.get("log_format", LogFormat.AUTO))
     try:
         loaded = Settings.load(options)
+        log_format = loaded.log_format
         configuration = tracked(config.load(loaded), loaded)
         logs.configure(
             loaded.log_format, loaded.log_level, libraries=loaded.log_level_libraries, extra=configuration.logging
@@ -55,8 +58,8 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
         logger.info("ended with exit code %d", code)
     except StartError as error:
         # If the settings are invalid, no line was logged, and an ignored variable may be why.
-        lines = [*(f"Warning: {logs.escape(line)}" for line in ignored), f"Error: {logs.escape(str(error))}"]
-        code, last_words = error.exit_code, "\n".join(lines)
+        lines = [*((logging.WARNING, line) for line in ignored), (logging.CRITICAL, str(error))]
+        code, last_words = error.exit_code, "\n".join(logs.last_line(*line, log_format) for line in lines)
     end_process(code, last_words)
 
 

@@ -19,7 +19,7 @@ from mlflow_grpc.logs.call_log import calls
 from mlflow_grpc.logs.format import JsonFormatter, TextFormatter, escape
 from mlflow_grpc.logs.handler import LineHandler
 
-__all__ = ["adopt", "announce", "calls", "configure", "escape", "flush", "quiet", "uses_json"]
+__all__ = ["adopt", "announce", "calls", "configure", "escape", "flush", "last_line", "quiet", "uses_json"]
 
 
 class _Worker(logging.Filter):
@@ -116,10 +116,28 @@ def announce(message: str, log_format: LogFormat, stream: TextIO) -> None:
         stream: Standard output as it was before models were loaded, because a model may replace it.
 
     """
-    record = logging.LogRecord("mlflow_grpc", logging.INFO, "", 0, message, (), None)
+    record = _record(logging.INFO, message)
     formatter = JsonFormatter() if uses_json(log_format) else TextFormatter()
     with contextlib.suppress(OSError, ValueError):  # The stream is closed, so no program waits.
         print(formatter.format(record), file=stream, flush=True)
+
+
+def last_line(level: int, message: str, log_format: LogFormat) -> str:
+    """Returns a line about a server that cannot start, before or after the log is configured.
+
+    Args:
+        level: `logging.WARNING` or `logging.CRITICAL`.
+        message: Text of the line.
+        log_format: As in `configure`. For people the line begins with `Error:`, as the errors of other commands do.
+
+    """
+    if uses_json(log_format):
+        return JsonFormatter().format(_record(level, message))
+    return f"{'Error' if level == logging.CRITICAL else 'Warning'}: {escape(message)}"
+
+
+def _record(level: int, message: str) -> logging.LogRecord:
+    return logging.LogRecord(own_loggers.TOP, level, "", 0, message, (), None)
 
 
 def adopt(names: tuple[str, ...] = ("mlflow", "alembic")) -> None:

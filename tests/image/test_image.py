@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sklearn.datasets import load_iris
 
-from tests.support.servers import ROOT, Process, free_port
+from tests.support.servers import ROOT, Process, error_in, free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
@@ -464,7 +464,7 @@ def test_unmet_requirement_is_named(engine: Engine, plain: str, iris: Path, tmp_
     add_requirement(model, "orjson<3")
     with Container(engine, plain, model=model) as container:
         assert container.wait(60) == 2, container.output
-        (error,) = [line for line in container.stderr if line.startswith("Error: ")]
+        (error,) = filter(None, map(error_in, container.stderr))
         assert "no-such-package==1.0 (not installed)" in error
         assert re.search(r"orjson<3 \(\S+ is installed\)", error)
 
@@ -473,7 +473,7 @@ def test_missing_model_is_reported(engine: Engine, plain: str) -> None:
     """Without a model the container ends with 2 and one line with the model's expected location."""
     with Container(engine, plain) as container:
         assert container.wait(60) == 2, container.output
-        (error,) = [line for line in container.stderr if line.startswith("Error: ")]
+        (error,) = filter(None, map(error_in, container.stderr))
         assert f"{INSIDE} is not an MLflow model: it has no MLmodel file" in error
 
 

@@ -209,7 +209,7 @@ def test_unsupported_models_are_refused_before_a_build(model, tmp_path, file, te
     env = {"MLFLOW_ENV_ROOT": str(tmp_path / "environments")}
     with start_server("-m", str(old), "--env-manager", "uv", env=env) as process:
         assert process.wait(60) == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     assert error in line
     assert not (tmp_path / "environments").exists()
 

@@ -89,7 +89,7 @@ def test_a_load_timeout_stops_the_start(launch, model, tmp_path):
     (slow / "stepper.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")
     process = launch([{"uri": str(slow)}], "--load-timeout", "1")
     assert process.wait() == 2
-    assert "Error: it was not loaded within 1 s (--load-timeout)" in process.output
+    assert any("Error: it was not loaded within 1 s (--load-timeout)" in error for error in process.errors)
     assert "Traceback" not in process.output
 
 
@@ -104,7 +104,9 @@ def test_a_fetch_timeout_names_the_registry():
     ):
         assert process.wait() == 2
         waiting = f"no answer yet from the registry {url.replace('://', '://user:***@')}"
-        assert f"Error: it was not fetched within 1 s (--load-timeout): {waiting}" in process.output
+        assert any(
+            f"Error: it was not fetched within 1 s (--load-timeout): {waiting}" in error for error in process.errors
+        )
         assert "secret" not in process.output
 
 
@@ -165,7 +167,7 @@ def test_errors_list_the_content_of_the_registry(start, registry, uri, excerpts)
     """The error has the registry in use, and what it contains."""
     process = start("-m", uri, env={"MLFLOW_TRACKING_URI": registry})
     assert process.wait() == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     for text in [*excerpts, f"The registry in use is {registry}"]:
         assert text in line
 

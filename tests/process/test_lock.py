@@ -303,7 +303,7 @@ def test_a_server_refuses_incompatible_models(start, incompatible, locked, worke
     warning."""
     process = start("-m", str(incompatible), "--lock", str(locked), "-w", workers)
     assert process.wait() == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     for excerpt in (
         f"m is incompatible with old clients, according to the lock {locked}: input.a: was",
         "input.b: removed",
@@ -394,7 +394,7 @@ def test_invalid_locks_are_refused(start, first, content, excerpt, tmp_path):
         assert excerpt in process.output
     process = start("-m", str(first), "--lock", str(path))
     assert process.wait() == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     assert excerpt in line
 
 

@@ -142,7 +142,7 @@ def test_a_failed_model_stops_the_start(serve):
     """A model that cannot be loaded ends the server with a line that names the model and the reason."""
     process = serve({"models": [{"class_path": f"{NEWER}Echo"}, {"class_path": f"{NEWER}Breaks"}]})
     assert process.wait() == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     assert f"mlmodel:{NEWER}Breaks" in line
     assert "its constructor raised RuntimeError: no weights at all" in line
     assert "Traceback" not in process.output
@@ -175,7 +175,7 @@ def test_an_mlmodel_class_at_model_path(classes):
         assert call(json.dumps(FLOWER)) == '{"species": "setosa"}'
     with start_server("-m", f"mlmodel:{NEWER}NoModel", env=classes) as process:
         assert process.wait() == 2
-        assert f"Error: {NEWER}NoModel does not derive from ml_base.MLModel" in process.output
+        assert any(f"Error: {NEWER}NoModel does not derive from ml_base.MLModel" in error for error in process.errors)
 
 
 def test_workers_with_a_configuration(serve, model):

@@ -22,7 +22,7 @@ from tests.support.servers import ROOT, environment, free_port, ready_address
 def refused(process):
     """Returns exit code and the only line of a server that did not start."""
     code = process.wait()
-    lines = [line for line in process.stderr if line.startswith("Error: ")]
+    lines = process.errors
     assert len(lines) == 1, process.output
     assert "Traceback" not in process.output
     assert process.stdout == []
@@ -62,9 +62,25 @@ def test_a_misspelt_setting_that_is_needed(start_bare):
     """A server without a model names the misspelt variable before the error."""
     process = start_bare({"MLFLOW_GRPC_CONFG": "models.yaml"})
     assert process.wait() == 2
-    warning, error = process.stderr
-    assert warning.startswith("Warning: MLFLOW_GRPC_CONFG is ignored")
-    assert error.startswith("Error: no model given")
+    warning, error = map(json.loads, process.stderr)
+    assert (warning["level"], error["level"]) == ("warning", "critical")
+    assert warning["message"].startswith("MLFLOW_GRPC_CONFG is ignored")
+    assert error["message"].startswith("no model given")
+
+
+@pytest.mark.parametrize("log_format", ["auto", "json", "text"])
+def test_the_error_has_the_format_of_the_log(start, log_format):
+    """Off a terminal the line about why the server cannot start is JSON, as each line; with --log-format text it is
+    as on a terminal."""
+    process = start("-m", "nowhere", "--log-format", log_format)
+    assert process.wait() == 2
+    line = process.stderr[-1]
+    if log_format == "text":
+        assert line.startswith("Error: no model at nowhere")
+    else:
+        entry = json.loads(line)
+        assert (entry["level"], entry["logger"]) == ("critical", "mlflow_grpc")
+        assert entry["message"].startswith("no model at nowhere")
 
 
 def test_environment_alone(start_bare):

@@ -175,7 +175,7 @@ def test_an_unsupported_protocol_of_opentelemetry(start, collector):
     advice = (
         "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not supported: set MLFLOW_GRPC_OTLP_PROTOCOL or --otlp-protocol to"
     )
-    assert f"Error: --otlp-endpoint: {advice} grpc or http/protobuf" in process.output
+    assert any(f"Error: --otlp-endpoint: {advice} grpc or http/protobuf" in error for error in process.errors)
     env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
     process = start(env=env)
     with Caller(ready_address(process)) as call:

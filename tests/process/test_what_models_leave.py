@@ -1,6 +1,7 @@
 """Effects of a model on the whole process while it is loaded and called, and what must not depend on them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def test_a_missing_module_and_the_location_of_an_error(tmp_path):
     ):
         model = save(tmp_path / "model", setup, "at_load" if "Odd" in setup else "at_import")
         with start_server("-m", str(model)) as process:
-            process.wait_for(f"Error: .*{line}")
             assert process.wait() == 2
+            assert re.search(line, process.errors[0])
             assert "Traceback" not in process.output
         shutil.rmtree(model)

@@ -155,7 +155,7 @@ def test_a_worker_that_cannot_load_stops_all(start, model, tmp_path):
     (broken / "stepper.py").write_text("raise RuntimeError('boom')\n")
     process = start("-w", "2", "-m", str(broken))
     assert process.wait() == 2
-    lines = [line for line in process.stderr if line.startswith("Error: ")]
+    lines = process.errors
     assert len(lines) == 1
     assert "boom" in lines[0]
     assert process.stdout == []
@@ -173,7 +173,7 @@ def test_a_worker_that_dies_while_loading_stops_the_start(start, tmp_path):
     process.wait_for("gated: loading now", times=2)
     gate.write_text("exit")
     assert process.wait() == 2
-    (line,) = [line for line in process.stderr if line.startswith("Error: ")]
+    (line,) = process.errors
     assert re.search(rf"worker \d cannot start: it ended with code 7 while it loaded .* from {GATED}$", line)
 
 

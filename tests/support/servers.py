@@ -6,6 +6,7 @@ This project's server runs in the process of the test or in its own; MLflow's se
 import asyncio
 import contextlib
 import inspect
+import json
 import os
 import random
 import re
@@ -38,6 +39,14 @@ from tests.support.fork_server import ForkedProcess
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 100.0
 MLFLOW_START_LIMIT_S = 300.0  # MLflow is imported twice, in two processes one after the other.
+
+
+def error_in(line: str) -> str:
+    """Returns the line about why a server cannot start, as it is on a terminal; empty for any other line."""
+    entry = json.loads(line) if line.startswith('{"time":') else {}
+    if entry.get("level") == "critical":
+        return f"Error: {entry['message']}"
+    return line if line.startswith("Error: ") else ""
 
 
 class Process:
@@ -92,6 +101,11 @@ class Process:
     @property
     def output(self) -> str:
         return "\n".join((*self.stdout, *self.stderr))
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines about why it cannot start, as they are on a terminal."""
+        return [error for line in self.stderr if (error := error_in(line))]
 
     def signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
