@@ -354,12 +354,24 @@ def test_signatures_that_are_not_plain(schema, reason):
     assert str(raised.value) == reason
 
 
-def test_signatures_with_params_or_type_hints_are_not_plain():
-    """Params and type hints need MLflow's parser, and the reason names them."""
-    schema = Schema([ColSpec(DataType.double, "a")])
+def test_payloads_without_params_are_plain_if_the_signature_has_some():
+    """MLflow decodes such a payload in the same way, and gives the model the defaults; a payload with params is left
+    to it."""
     params = ParamSchema([ParamSpec("top", DataType.long, 1)])
-    with pytest.raises(NotPlain, match="has params"):
-        decoder_for(Model(signature=ModelSignature(inputs=schema, params=params)))
+    meta = Model(signature=ModelSignature(inputs=Schema([ColSpec(DataType.double, "a")]), params=params))
+    fast_decoder = decoder_for(meta)
+    payload = {"dataframe_records": [{"a": 1.5}]}
+    rows, expected = fast_decoder.decode(json.dumps(payload)), mlflow_input(json.dumps(payload), meta)
+    assert rows is not None
+    assert expected is not None
+    pd.testing.assert_frame_equal(pd.DataFrame(fast_decoder.table([rows])), expected[0])
+    for of_call in ({}, {"top": 2}, None):
+        assert fast_decoder.decode(json.dumps({**payload, "params": of_call})) is None
+
+
+def test_signatures_from_type_hints_are_not_plain():
+    """Type hints need MLflow's parser, and the reason names them."""
+    schema = Schema([ColSpec(DataType.double, "a")])
     hinted = ModelSignature(inputs=schema)
     hinted._is_signature_from_type_hint = True
     with pytest.raises(NotPlain, match="comes from type hints"):

@@ -48,7 +48,8 @@ class PyfuncModel:
         self.loader_module: str | None = model.loader_module
         self._direct_on_array: Any = None
         self._scores: LabelScores | None = None
-        self._direct = internals.predict_function(model)
+        has_params = self.metadata.get_params_schema() is not None
+        self._direct = internals.predict_function(model) if self.rows_are_independent and not has_params else None
         flavors = [str(flavor) for flavor in self.metadata.flavors if flavor != internals.FLAVOR_NAME]
         self.description = ", ".join(flavors) or str(self.loader_module)
         self.item_hint = type_hints.item_hint(model)
@@ -87,6 +88,7 @@ class PyfuncModel:
         function = sklearn_arrays.predict_function(self._model)
         if (
             function is not None
+            and self._direct is not None
             and isinstance(table, pd.DataFrame)
             and sklearn_arrays.agrees(function, self._direct, table)
         ):
@@ -128,11 +130,11 @@ class PyfuncModel:
         """Runs the model on a table that MLflow's checks would pass on unchanged; raises the model's exceptions.
 
         For the flavors of ROW_WISE_LOADERS, it skips MLflow's checks, tracing context and search for params. They would
-        change nothing and take longer than many models do.
+        change nothing and take longer than many models do. If the signature has params, MLflow passes their defaults.
         """
         if self._direct_on_array is not None:
             return self._direct_on_array(table)
-        if self.rows_are_independent:
+        if self._direct is not None:
             return self._direct(table)
         with mlflow_spans.joined():
             return self._model.predict(table)

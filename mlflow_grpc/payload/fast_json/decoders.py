@@ -2,7 +2,7 @@
 
 Rule of this module: it picks the decoder by the model's signature. A plain payload is JSON with rows of scalar columns
 that the signature names, or of a numeric tensor, and each cell has its column's own type. In a column of floats it
-may also be missing. A decoder returns None at the first sign of anything else.
+may also be missing. A payload with params is not plain. A decoder returns None at the first sign of anything else.
 `mlflow_grpc.payload.mlflow_json.codec` then decodes the payload, and MLflow decides.
 
 It is fast because it parses with orjson, makes one array instead of a DataFrame for each call, and skips casts and
@@ -36,8 +36,6 @@ def decoder_for(metadata: Model) -> FastDecoder:
         raise NotPlain("the model has no signature")
     if internals.is_signature_from_type_hint(metadata):
         raise NotPlain("the signature comes from type hints")
-    if metadata.get_params_schema() is not None:
-        raise NotPlain("the signature has params")
     if schema.is_tensor_spec():
         return _tensor_decoder(schema.inputs)
     names, types = map(list, zip(*map(_plain_column, schema.inputs), strict=True))

@@ -68,7 +68,7 @@ class RowsCodec:
             InvalidPayload: The columns have different lengths, or no rows.
 
         """
-        if not self._fits_fast_path or self._single.has_unknown(message):
+        if not self._fits_fast_path or self._single.has_unknown(message) or self._single.params(message) is not None:
             return None
         count = self.count(message)
         columns = []

@@ -18,7 +18,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
@@ -310,6 +310,35 @@ def test_missing_numbers_are_batched_if_the_model_predicts_them(estimator, takes
         if rows is not None:
             (answer,) = loaded.fast_path.runner.run([rows])
             assert json.loads(answer) == {"predictions": estimator.predict(frame).tolist()}
+
+
+def test_a_model_with_params_is_batched(tmp_path, monkeypatch):
+    """Payloads without params are predicted together, by MLflow's own predict, which passes the defaults."""
+    estimator = LinearRegression().fit(COARSE, NUMBER)
+    mlflow.sklearn.save_model(
+        estimator, tmp_path / "model", signature=infer_signature(COARSE, NUMBER, params={"scale": 2.0}),
+        input_example=COARSE[:5], pip_requirements=["scikit-learn"], serialization_format="cloudpickle",
+    )  # fmt: skip
+    config = ModelConfig(uri=str(tmp_path / "model"), endpoint=True)
+    loaded: Any = loading.load(config, Settings(model_uri=str(tmp_path / "model"), port=0))
+    assert loaded.batched, loaded.batching_reason
+    seen = []
+    predict = loaded.model.loaded._predict_fn
+
+    def predict_and_note(data, params=None):
+        seen.append(params)
+        return predict(data, params)
+
+    monkeypatch.setattr(loaded.model.loaded, "_predict_fn", predict_and_note)
+    fast_path = loaded.fast_path
+    rows = [
+        fast_path.decoder.decode(json.dumps({"dataframe_records": frame.to_dict(orient="records")}))
+        for frame in (COARSE[:1], COARSE[1:3])
+    ]
+    answers = [json.loads(answer)["predictions"] for answer in fast_path.runner.run(rows)]
+    expected = [estimator.predict(COARSE[index : index + 1]) for index in range(3)]
+    assert np.allclose(np.concatenate(answers), np.concatenate(expected), rtol=1e-12)
+    assert {str(params) for params in seen} == {"{'scale': 2.0}"}
 
 
 def numbers_of(estimator):
