@@ -1,7 +1,9 @@
 """The blocks of docs/recording.md and docs/rollouts.md run with a real registry, and print what the pages show."""
 
+import ast
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import pytest
 
 from tests.rollout.conftest import ROW
 from tests.rollout.test_replay import replay
-from tests.support.servers import ROOT
+from tests.support.commands import predict_command
+from tests.support.servers import ROOT, Process, ready_address
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(600)]
+
+PAGE = (ROOT / "docs" / "rollouts.md").read_text()
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -69,7 +74,41 @@ def test_a_moved_alias(registry, track, monkeypatch):
     for line in blocks("rollouts.md", "")[0].splitlines():
         message = re.escape(line.removeprefix("INFO").strip())
         server.process.wait_for(re.sub(r"\d+\\\.\d+", r"[\\d.]+", message))
+    server.process.wait_for("churn/1 is unloaded")  # At once, because nothing is kept here.
     assert server.answer()[1] == "2"
+
+
+def test_a_registry_to_try_it_with(tmp_path):
+    """The block makes a registry, whose model the server serves and follows when the block before moves the alias."""
+    moving, making = (code for code in blocks("rollouts.md", "python") if "set_registered_model_alias" in code)
+    (serving,) = (code for code in blocks("rollouts.md", "sh") if "sqlite" in code)
+    export, serve = serving.splitlines()
+    variable, _, uri = export.removeprefix("export ").partition("=")
+    environment = {**os.environ, variable: uri, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(code: str) -> None:
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=True)
+
+    run(making)
+    program, *arguments = serve.replace("--http-port 8080", "--http-port 0 --port 0").split()
+    assert program == "mlflow-grpc"
+    command, *answers = re.findall(r"`(mlflow-grpc-predict .*?|{\"predictions.*?)`", PAGE.replace("\n", " "))[:3]
+    payload = shlex.split(command)[1]
+    with Process([sys.executable, "-m", "mlflow_grpc", *arguments], environment, cwd=tmp_path) as server:
+        for moved, answer in ((None, answers[0]), (moving, answers[1])):
+            if moved is not None:
+                run(moved)
+                server.wait_for("churn/2 is served from now on")
+            code, printed, error = predict_command("--address", ready_address(server), payload)
+            assert (code, printed.strip()) == (0, answer), error
+
+
+def test_the_webhook():
+    """The block that creates a webhook runs by itself: it imports what it uses."""
+    (code,) = (code for code in blocks("rollouts.md", "python") if "create_webhook" in code)
+    names = {alias.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import) for alias in node.names}
+    assert "mlflow" in names
 
 
 def test_the_champion_and_the_list_of_models(registry, track):
