@@ -8,6 +8,8 @@ import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from mlflow_grpc.cli import main
+from mlflow_grpc.errors import NotReady, Overloaded
+from mlflow_grpc.telemetry.models import Refusal
 from scripts import badges, command_line_page, generate_protos, metrics_table, protos_page
 from tests.support.servers import ROOT
 
@@ -47,6 +49,18 @@ def test_the_table_of_metrics_is_complete():
     """docs/metrics.md has a row for each metric of the server's registry, and no others."""
     rows = re.findall(r"^\| `[a-z_]+` \| (?:counter|gauge|histogram|info) \|.*$", METRICS, re.MULTILINE)
     assert rows == metrics_table.rows(), "run `python scripts/metrics_table.py` and paste it there"
+
+
+def test_the_reasons_of_refusals_are_those_of_the_log():
+    """docs/metrics.md has each reason of the metric once, and the reason and the text of the error for it."""
+    table = METRICS.partition("## Reasons of refusals")[2]
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| `([A-Z_]+)`: (.*?) \| .* \|$", table, re.MULTILINE)
+    assert [row[0] for row in rows] == [refusal.value for refusal in Refusal]
+    tree = ast.parse((ROOT / "mlflow_grpc" / "engine" / "admission.py").read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    for name, reason, text in rows:
+        assert [written for written in texts if written.startswith(text)], name
+        assert reason == (NotReady if name in ("loading", "draining") else Overloaded).reason
 
 
 def test_metrics_that_pages_name_exist():
