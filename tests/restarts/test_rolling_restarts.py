@@ -117,10 +117,11 @@ def test_no_call_or_stream_fails_with_workers(sleeper, tmp_path, start_balancer)
 
 
 @pytest.mark.timeout(120 + 60 * RESTARTS)
-def test_no_call_fails_over_tls_with_a_maximum_age(sleeper, tls_flags, authority, tmp_path):
-    """Over TLS no call is lost if connections have a maximum age."""
+@pytest.mark.parametrize("age", ["5", "20"])
+def test_no_call_fails_over_tls_with_a_maximum_age(sleeper, tls_flags, authority, tmp_path, age):
+    """Over TLS no call is lost if connections have a maximum age below the drain timeout of 30 s."""
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    flags = ("-m", str(sleeper), "--log-level", "warning", *tls_flags, "--max-connection-age", "5")
+    flags = ("-m", str(sleeper), "--log-level", "warning", *tls_flags, "--max-connection-age", age)
     load = restart_in_turns(flags, start_haproxy, tmp_path, credentials=credentials)
     assert not load.failures
 

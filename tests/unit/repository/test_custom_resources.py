@@ -90,7 +90,7 @@ def test_the_schemas_find_faults(path, field, value, message):
 )
 def test_a_component_has_all_files_of_its_folder(folder):
     """A component adds all files of its folder."""
-    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text()).get("resources", [])
     assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in folder.iterdir())
 
 
