@@ -22,12 +22,12 @@ INTERVAL_S = 0.5
 """Interval between two scrapes and between two evaluations, in seconds."""
 
 WINDOW_S = 6
-"""Length of the windows that are 5 minutes in the rules, in seconds."""
+"""Length of the windows that are 5 or 10 minutes in the rules, in seconds."""
 
 
 def shortened(text: str) -> str:
-    """Returns rules whose alerts fire at once, with short windows instead of 5 minutes."""
-    return re.sub(r"\n *for: .*", "", text).replace("[5m]", f"[{WINDOW_S}s]")
+    """Returns rules whose alerts fire at once, with short windows instead of 5 and 10 minutes."""
+    return re.sub(r"\[(5|10)m\]", f"[{WINDOW_S}s]", re.sub(r"\n *for: .*", "", text))
 
 
 class Alerts:

@@ -1,5 +1,6 @@
 """Rules, panels and alerts of deploy/ with a real Prometheus and real servers (make prometheus)."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import yaml
 from tests.process.conftest import QUICK, own_registry, payload, registry  # noqa: F401 - fixtures
 from tests.process.test_workers import pids
 from tests.prometheus.prometheus import INTERVAL_S, RULES, WINDOW_S, Prometheus, promtool
+from tests.support.access import Authority
 from tests.support.servers import ROOT, Caller, Process, free_port, ready_address, start_server
 
 pytestmark = [
@@ -148,7 +150,9 @@ def following(own_registry, tmp_path) -> Iterator[tuple[Process, Path, mlflow.Ml
 
 @pytest.mark.timeout(300)
 def test_alerts_of_what_is_not_served(following, tmp_path):
-    """A version that cannot be fetched, and then a file that is wrong, each fire an alert; what was served goes on."""
+    """A version that cannot be fetched, then a file that is wrong, and then a registry that does not answer each fire an
+    alert; what was served goes on.
+    """
     process, file, client = following
     (tmp_path / "prometheus").mkdir()
     with Prometheus(tmp_path / "prometheus", [http_url(process).removeprefix("http://")]) as prometheus:
@@ -164,12 +168,66 @@ def test_alerts_of_what_is_not_served(following, tmp_path):
         file.write_text("models: [")
         prometheus.alerts.wait_for("MlflowGrpcConfigBehind")
         assert "<no value>" not in prometheus.alerts.fired["MlflowGrpcConfigBehind"]["annotations"]["summary"]
+        assert "MlflowGrpcRegistryAway" not in prometheus.alerts.fired
+        (tmp_path / "registry.db").write_bytes(b"no database")
+        prometheus.alerts.wait_for("MlflowGrpcRegistryAway")
+        summary = prometheus.alerts.fired["MlflowGrpcRegistryAway"]["annotations"]["summary"]
+        assert "no version of churn to 127.0.0.1:" in summary
     with Caller(ready_address(process)) as call:
         assert call.outcome(payload("answer"))[0] == "OK"
 
 
-OF_ROLLOUTS = {"MlflowGrpcConfigBehind", "MlflowGrpcModelBehind"}
-"""Alerts of servers whose models change while they run."""
+ELSEWHERE = {
+    "MlflowGrpcConfigBehind",
+    "MlflowGrpcModelBehind",
+    "MlflowGrpcRegistryAway",
+    "MlflowGrpcAbsent",
+    "MlflowGrpcCertificateExpires",
+}
+"""Alerts of servers whose models change while they run, of no servers, and of servers with TLS."""
+
+
+def test_the_alert_of_no_servers(tmp_path):
+    """Without a target there is no series `up`, and the alert for that fires."""
+    with Prometheus(tmp_path) as prometheus:
+        # Not `alerts`: Prometheus sends an alert again after a minute, if Alertmanager was not known yet when it fired.
+        (fired,) = prometheus.wait_for('ALERTS{alertstate="firing"}')
+    assert (fired["metric"]["alertname"], fired["metric"]["job"]) == ("MlflowGrpcAbsent", "mlflow-grpc")
+
+
+@pytest.mark.timeout(200)
+def test_a_server_with_mutual_tls_is_scraped(tmp_path):
+    """The lines about TLS in the configuration, with files of this test, scrape a server that requires certificates.
+
+    Its certificate expires within two days, and the alert for that fires.
+    """
+    authority = Authority(tmp_path / "tls")
+    cert, key = authority.server(not_after=dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
+    own_cert, own_key = authority.client(common_name="prometheus")
+    text = (RULES / "prometheus.yaml").read_text()
+    lines = [line.replace("# ", "", 1) for line in text.partition("fires.\n")[2].splitlines()]
+    (config,) = yaml.safe_load(text)["scrape_configs"]
+    tls = yaml.safe_load("\n".join(lines))
+    assert list(tls) == ["scheme", "tls_config"]
+    names = {"ca_file": authority.ca, "cert_file": own_cert, "key_file": own_key, "server_name": "localhost"}
+    assert tls["tls_config"].keys() == names.keys()
+    tls["tls_config"] = {name: str(value) for name, value in names.items()}
+    flags = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.ca))
+    with start_server("-m", QUICK, "--http-port", "0", *flags) as process:
+        ready_address(process)
+        target = process.wait_for(r"HTTP on https://(\S+:\d+)")[1]
+        plain = {**config, "static_configs": [{"targets": [target]}]}
+        (tmp_path / "prometheus").mkdir()
+        scrapes = [{**plain, **tls}, {**plain, "job_name": "without"}]
+        with Prometheus(tmp_path / "prometheus", scrape_configs=scrapes) as prometheus:
+            prometheus.wait_for('up{job="mlflow-grpc"} == 1 and on () up{job="without"} == 0')
+            prometheus.wait_for('mlflow_grpc_serving{job="mlflow-grpc"} == 1')
+            severities = 'count by (severity) (ALERTS{alertname="MlflowGrpcCertificateExpires",alertstate="firing"})'
+            prometheus.wait_for(f"count({severities}) == 2")
+            prometheus.alerts.wait_for("MlflowGrpcCertificateExpires")
+            summary = prometheus.alerts.fired["MlflowGrpcCertificateExpires"]["annotations"]["summary"]
+            assert re.fullmatch(rf"The certificate of {target} expires in \S+h \S+m \S+s", summary)
+            assert "MlflowGrpcDown" not in prometheus.alerts.fired
 
 
 @pytest.mark.timeout(300)
@@ -200,6 +258,7 @@ def test_each_alert_fires(servers, prometheus):
     files = len(list(Path(f"/proc/{still}/fd").iterdir()))
     resource.prlimit(still, resource.RLIMIT_NOFILE, (files + 4, hard_limit))
     prometheus.alerts.wait_for("MlflowGrpcOpenFiles")
-    assert prometheus.alerts.fired.keys() == ALERTS.keys() - OF_ROLLOUTS
+    # Without its time, MlflowGrpcAbsent fires before the first scrape.
+    assert prometheus.alerts.fired.keys() - {"MlflowGrpcAbsent"} == ALERTS.keys() - ELSEWHERE
     for alert in prometheus.alerts.fired.values():
         assert "<no value>" not in alert["annotations"]["summary"]
