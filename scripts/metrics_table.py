@@ -19,6 +19,7 @@ def registry() -> Metrics:
     metrics = Metrics(Memory(workers=2), is_file_watched=True)
     metrics.refused_callers(Refusal)
     metrics.recorded_calls(RESULTS)
+    metrics.certificate_expiry()
     metrics.process.refresh()
     method = metrics.grpc_method("/MLflow/predict")
     method.started = 1
