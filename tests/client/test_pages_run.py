@@ -79,11 +79,11 @@ def test_the_page_about_caches(folder):
     (configuration,) = blocks("docs/cache.md", "yaml")
     (folder / "cache.yaml").write_text(configuration)
     (serve, *calls) = lines("docs/cache.md")
-    assert serve == "mlflow-grpc serve --config cache.yaml --http-port 8080"
+    assert serve == "mlflow-grpc serve --config cache.yaml -p 50057 --http-port 8087"
     with Forked(["serve", "--config", "cache.yaml", "-p", "0", "--http-port", "0"], cwd=folder) as process:
         ready_address(process)
         url = process.wait_for(r"HTTP on (http://\S+?);")[1]
-        answers, _ = sh("\n".join(calls).replace("http://127.0.0.1:8080", url), folder)
+        answers, _ = sh("\n".join(calls).replace("http://127.0.0.1:8087", url), folder)
     (shown,) = blocks("docs/cache.md", "")
     assert answers == shown
 
@@ -137,14 +137,14 @@ def test_a_token_in_a_file(folder):
     *commands, call = code.splitlines()
     sh("\n".join(commands), folder)
     with Forked(["serve", "-m", "models/iris", "--auth-tokens", "tokens.txt", "-p", "0"], cwd=folder) as process:
-        printed, _ = sh(call.replace("--token-file", f"--address {ready_address(process)} --token-file"), folder)
+        printed, _ = sh(call.replace("localhost:50058", ready_address(process)), folder)
     assert json.loads(printed) == {"predictions": ["setosa", "setosa"]}
 
 
 def test_the_pages_about_http_and_operations(served, folder):
     """curl gets the answer of the example and the metrics, and the channel with another policy is made."""
     (command,) = [line for line in lines("docs/http.md") if "serving_input_example" in line]
-    assert json.loads(sh(command.replace("localhost:5000", served[1]), folder)[0])["predictions"] == ["setosa"] * 2
+    assert json.loads(sh(command.replace("localhost:8085", served[1]), folder)[0])["predictions"] == ["setosa"] * 2
     (command,) = [line for line in lines("docs/operations.md") if line.startswith("curl")]
     assert "mlflow_grpc_build_info" in sh(command.replace("http://127.0.0.1:8080", served[1]), folder)[0]
     (code,) = blocks("docs/operations.md", "python")

@@ -31,7 +31,7 @@ def test_a_streamed_answer(tmp_path):
     name, *arguments = command.split()
     assert name == "mlflow-grpc"
     with Forked([*arguments, "-p", "0"], cwd=tmp_path) as process:
-        output = run(call.replace("localhost:50052", ready_address(process)), tmp_path)
+        output = run(call.replace("localhost:50056", ready_address(process)), tmp_path)
     assert output == ["one", "after", "the", "other"]
 
 

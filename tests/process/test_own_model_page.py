@@ -44,7 +44,7 @@ def own_server(command: str, directory: Path) -> Iterator[tuple[str, str]]:
     """Runs a `mlflow-grpc serve` of the page on other ports, and yields the gRPC and the HTTP address."""
     variables, _, arguments = command.partition("mlflow-grpc ")
     env = dict(variable.split("=", 1) for variable in variables.split())
-    assert "-p 50052 --http-port 8081" in arguments
+    assert "-p 50054 --http-port 8084" in arguments
     with Forked([*arguments.split(), "-p", "0", "--http-port", "0"], env, directory) as process:
         yield ready_address(process), process.wait_for(r"HTTP on (http://\S+?);")[1]
 
@@ -57,30 +57,30 @@ def test_the_page_about_ones_own_model(own_models):
     answer = '{"predictions": [0, 0]}'
     assert f"The second command prints `{answer}`" in TEXT
     with own_server(serve, own_models) as (address, url):
-        described, called = (sh(call.replace("localhost:50052", address), own_models)[0] for call in calls)
+        described, called = (sh(call.replace("localhost:50054", address), own_models)[0] for call in calls)
         assert "sepal length (cm): number" in described
         assert "flowers_predict" in described
         assert called == f"{answer}\n"
-        code = in_python.replace("localhost:50052", address)
+        code = in_python.replace("localhost:50054", address)
         printed = printed_by(f"from sklearn.datasets import load_iris\n{load}\n{code}")
         assert printed.splitlines() == re.findall(r"print\(.*\)  # (.*)$", in_python, re.MULTILINE)
         assert mlflow_serve == "mlflow models serve -m flowers -p 5001 --env-manager local"
         mlflow_process, mlflow_url = start_mlflow_server(own_models / "flowers", fresh=True)
         with mlflow_process:
             expected, _ = sh(to_mlflow.replace("localhost:5001/invocations", mlflow_url), own_models)
-        assert sh(to_http.replace("localhost:8081", url), own_models)[0] == expected == answer
+        assert sh(to_http.replace("localhost:8084", url), own_models)[0] == expected == answer
     with own_server(from_registry, own_models) as (address, _):
-        assert sh(calls[1].replace("localhost:50052", address), own_models)[0] == f"{answer}\n"
+        assert sh(calls[1].replace("localhost:50054", address), own_models)[0] == f"{answer}\n"
     with own_server(serve_risk, own_models) as (address, _):
         printed = "".join(
-            sh(call.replace("localhost:50052", address), own_models)[0] for call in (json_call, typed_call)
+            sh(call.replace("localhost:50054", address), own_models)[0] for call in (json_call, typed_call)
         )
         shown = re.search(r"^These print `(.*?)` and `(.*?)`", TEXT, re.MULTILINE)
         assert shown
         assert printed.splitlines() == list(shown.groups())
         (console,) = blocks(PAGE, "console")
         mistake, error = console.removeprefix("$ ").splitlines()
-        _, printed = sh(mistake.replace("localhost:50052", address), own_models, exit_code=3)
+        _, printed = sh(mistake.replace("localhost:50054", address), own_models, exit_code=3)
         assert printed.startswith(error.partition("...")[0])
 
 

@@ -66,10 +66,10 @@ def test_make_serve_warns_about_other_versions(model, tmp_path):
         process.wait()
 
 
-def sh(command, **env):
+def sh(command, cwd=ROOT, **env):
     environment = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", **env}
     done = subprocess.run(
-        ["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
+        ["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, cwd=cwd, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -132,14 +132,14 @@ def test_the_shell_example_runs(served):
 def test_a_model_of_ones_own(tmp_path, monkeypatch):
     """The model of docs/get-started.md is saved, served and described as the page says."""
     (save,) = [text for text in blocks("python", GET_STARTED) if "save_model" in text]
-    serve = re.search(r"^mlflow-grpc (serve -m flowers) -p 50052$", GET_STARTED, re.MULTILINE)
+    serve = re.search(r"^mlflow-grpc (serve -m flowers) -p 50053$", GET_STARTED, re.MULTILINE)
     describe = re.search(r"^mlflow-grpc-predict .*--describe flowers$", GET_STARTED, re.MULTILINE)
     assert serve
     assert describe
     monkeypatch.chdir(tmp_path)
     exec(compile(save, "get-started.md", "exec"), {})  # noqa: S102
     with Forked([*serve[1].split(), "-p", "0"], cwd=tmp_path) as process:
-        printed = sh(describe[0].replace("localhost:50052", ready_address(process)))
+        printed = sh(describe[0].replace("localhost:50053", ready_address(process)))
     assert "sepal length (cm)" in printed
     assert "flowers_predict" in printed
 
@@ -152,25 +152,23 @@ def test_the_http_example_runs(served):
     assert sh(command.replace("8080", str(served[2]))) == '{"predictions": ["setosa", "setosa"]}'
 
 
-def test_the_serve_examples_start(tmp_path):
-    """Each `mlflow-grpc serve` command starts with the files and the model that it names."""
-    import trustme
-
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(str(tmp_path / "server-key.pem"))
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(str(tmp_path / "server.pem"), append=True)
-    authority.cert_pem.write_to_path(str(tmp_path / "clients-ca.pem"))
+def test_the_commands_for_tls(tmp_path):
+    """The certificates of the page let its two servers start and its two calls succeed, and no call without them."""
+    make, serve, call = blocks("sh", DEPLOYMENT.partition("## TLS\n")[2])
     (tmp_path / "models").symlink_to(ROOT / "models")
-    commands = [
-        line for text in blocks("sh", DEPLOYMENT) for line in text.splitlines() if line.startswith("mlflow-grpc serve")
-    ]
-    assert len(commands) == 2
-    for command in commands:
-        arguments = command.split()
-        with Forked([*arguments[1:], "-p", "0"], cwd=tmp_path) as process:
-            ready_address(process)
+    sh(make, cwd=tmp_path)
+    for command, health in zip(serve.splitlines(), call.splitlines(), strict=True):
+        name, *arguments = command.split()
+        assert name == "mlflow-grpc"
+        with Forked([*arguments, "-p", "0"], cwd=tmp_path) as process:
+            port = ready_address(process).rpartition(":")[2]
+            here = health.replace(f"localhost:{arguments[arguments.index('-p') + 1]}", f"localhost:{port}")
+            assert here != health
+            assert sh(here, cwd=tmp_path) == "SERVING\n"
+            without = re.sub(r" --tls-cert \S+ --tls-key \S+$| --tls-ca \S+$", "", here)
+            assert without != here
+            with pytest.raises(AssertionError, match="UNAVAILABLE"):
+                sh(without, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)

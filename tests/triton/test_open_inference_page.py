@@ -22,15 +22,13 @@ def blocks(language: str) -> list[str]:
 
 
 TRITON, KSERVE = blocks("python")
-SERVE, SERVE_HTTP, CURL, PERF_ANALYZER = blocks("sh")
+CURL, PERF_ANALYZER = blocks("sh")
 
 
-@pytest.fixture
-def served(request: pytest.FixtureRequest, iris_path) -> Iterator[Forked]:
-    """The server of a command on the page, at free ports."""
-    name, *arguments = request.param.replace("models/iris", str(iris_path)).split()
-    assert name == "mlflow-grpc"
-    with Forked([*arguments, "-p", "0", *(["--http-port", "0"] if "--http-port" in arguments else [])]) as process:
+@pytest.fixture(scope="module")
+def served(iris_path) -> Iterator[Forked]:
+    """A server with the name and the ports of the model that `make serve` serves, at free ports."""
+    with Forked(["serve", "-m", str(iris_path), "--model-name", "iris", "-p", "0", "--http-port", "0"]) as process:
         yield process
 
 
@@ -42,13 +40,11 @@ def output_of(code: str, process: Forked) -> str:
     return output.getvalue()
 
 
-@pytest.mark.parametrize("served", [SERVE], indirect=True)
 def test_tritonclient(served):
-    """The first command serves the model, and the code prints the output on the page."""
+    """The code prints the output on the page."""
     assert output_of(TRITON, served) == blocks("text")[0]
 
 
-@pytest.mark.parametrize("served", [SERVE_HTTP], indirect=True)
 def test_curl(served):
     """The request for HTTP gets the answer on the page."""
     ready_address(served)
