@@ -39,11 +39,12 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example, compiled by the command in docs/flight.md."""
     tool("g++")
     folder = tmp_path_factory.mktemp("cpp-flight")
-    shutil.copy(EXAMPLE, folder)
+    copy = folder / EXAMPLE.relative_to(ROOT)
+    copy.parent.mkdir(parents=True)
+    shutil.copy(EXAMPLE, copy)
     # The page's commands run in an activated environment, whose python has pyarrow.
     activated = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
-    command = commands()[0].replace("cd client/examples/cpp-flight\n", "")
-    run("sh", "-ec", command, cwd=folder, PATH=activated)
+    run("sh", "-ec", commands()[0], cwd=folder, PATH=activated)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A reader who follows all pages keeps `make serve` and every other server running, and none of their ports is taken."""
+"""A reader who follows all pages in one sitting stops no server, and stays in the root of the clone."""
 
 import re
 import shlex
@@ -64,6 +64,18 @@ def test_calls_go_to_servers_of_the_page():
         called = set(re.findall(r"\blocalhost:(50\d{3}|8\d{3})\b", text))
         others = {"8765"} if page.parent.name == "websocket" else set()
         assert called <= started | MAKE_SERVE | others, page
+
+
+def test_no_block_leaves_the_directory():
+    """The next block runs in the same terminal, so a block changes the directory only in parentheses."""
+    found = {
+        page.name: line
+        for page in PAGES
+        for block in SHELL.findall(page.read_text())
+        for line in block.splitlines()
+        if re.search(r"^(\$ )?(cd|pushd) |(&&|;) *(cd|pushd) ", line)
+    }
+    assert found == {}
 
 
 def test_collisions_are_found():
