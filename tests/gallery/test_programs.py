@@ -1,13 +1,20 @@
 """The examples in Go, Java and Node.js, compiled and run with the commands of their pages."""
 
+import contextlib
 import json
+import re
 import shutil
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
 import pytest
 import requests
 
 from tests.gallery.conftest import lines
-from tests.gallery.example import EXAMPLES
+from tests.gallery.example import EXAMPLES, Example
 from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.gallery, pytest.mark.timeout(900)]
@@ -42,24 +49,107 @@ def test_java(example, labels):
     assert java.run(java.command("java ")) == java.outputs[0] == lines(labels)
 
 
-def test_node(example, labels):
-    """The web service answers with the model's prediction, with 400 for a missing column, and 503 without a server."""
+FLOWER = {"sepal_length_cm": "5.1", "sepal_width_cm": "3.5", "petal_length_cm": "1.4", "petal_width_cm": "0.2"}
+
+
+@contextlib.contextmanager
+def web_service(node: Example) -> Iterator[Callable[..., requests.Response]]:
+    """Runs the web service of the example, and yields a function that sends it a request."""
+    with node.start(node.command("node ")) as service:
+        service.wait_for("ready on")
+
+        def get(path: str = "species", **parameters: str) -> requests.Response:
+            return requests.get(f"http://127.0.0.1:{node.variables['PORT']}/{path}", parameters, timeout=30)
+
+        yield get
+
+
+@pytest.fixture
+def node(example):
+    """The web service with its packages and the .proto file of the model."""
     needs("node", "npm")
-    port = str(free_port())
-    node = example("node", PORT=port)
-    node.run(node.command("npm ci"))
-    with node.start(node.command("node ")) as service:
-        service.wait_for("ready on")
-        command = node.command("curl").replace(":3000", f":{port}")
+    service = example("node", PORT=str(free_port()))
+    service.run(service.command("npm ci"))
+    return service
+
+
+def test_node(node, labels, iris):
+    """The web service answers the requests of its page, and names the column at fault."""
+    with web_service(node) as get:
+        command = node.command("curl").replace(":3000", f":{node.variables['PORT']}")
         assert node.run(command) == node.outputs[0]
-        assert json.loads(node.outputs[0]) == {"species": labels["1"]}
-        refused = requests.get(f"http://127.0.0.1:{port}/species?sepal_length_cm=5.1", timeout=30)
+        answered, not_a_number, missing = map(json.loads, node.outputs[0].splitlines())
+        assert answered == {"species": labels["1"]}
+        assert "sepal_length_cm" in not_a_number["error"]
+        assert "petal_width_cm" in missing["error"]
+        refused = get(sepal_length_cm="5.1")
         assert refused.status_code == 400
-        assert "petal_width_cm" in refused.json()["error"]
+        assert all(name in refused.json()["error"] for name in list(FLOWER)[1:])
+        assert refused.headers["x-request-id"]
+        assert get(**FLOWER).headers["x-request-id"] != refused.headers["x-request-id"]
+        for text in ("long", "", " ", "NaN", "Infinity", "5,1"):
+            response = get(**{**FLOWER, "petal_length_cm": text})
+            assert (response.status_code, "x-request-id" in response.headers) == (400, False), text
+            assert response.json() == {"error": "petal_length_cm is not a number; write one such as 5.1"}
+        assert get("other", **FLOWER).status_code == 404
+
+
+@pytest.fixture
+def failing() -> Iterator[str]:
+    """The address of a server that answers with the status whose number is in the first column."""
+
+    def fail(request: bytes, context: grpc.ServicerContext) -> bytes:
+        number = int(struct.unpack("<d", request[1:9])[0])
+        (code,) = [code for code in grpc.StatusCode if code.value[0] == number]
+        context.set_trailing_metadata((("x-request-id", f"call-{number}"),))
+        context.abort(code, f"failed with {code.name}")
+
+    handlers: dict[str, Any] = {"iris_predict": grpc.unary_unary_rpc_method_handler(fail)}
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_registered_method_handlers("model_grpc_service.ModelgRPCService", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_statuses_of_node(node, failing):
+    """Each failure of the model's server has the HTTP status of the page, its text, and the id of the call."""
+    node.variables["MODEL_ADDRESS"] = failing
+    expected = dict.fromkeys(list(grpc.StatusCode)[1:], 502) | {
+        grpc.StatusCode.INVALID_ARGUMENT: 400,
+        grpc.StatusCode.NOT_FOUND: 404,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+        grpc.StatusCode.UNAVAILABLE: 503,
+        grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    }
+    page = (node.folder / "README.md").read_text()
+    assert {int(status) for status in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(expected.values())
+    with web_service(node) as get:
+        for code, status in expected.items():
+            number = code.value[0]
+            response = get(sepal_length_cm=str(number))
+            assert (response.status_code, response.json()) == (status, {"error": f"failed with {code.name}"})
+            assert response.headers["x-request-id"] == f"call-{number}"
+
+
+def test_node_without_a_server_a_port_or_a_proto_file(node):
+    """Without a server the status is 503; without its port or the .proto file the service says in one line what to do."""
     node.variables["MODEL_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    with web_service(node) as get:
+        assert get(**FLOWER).status_code == 503
+        with node.start(node.command("node ")) as second:
+            assert second.wait() == 2
+            assert second.stderr == [
+                f"Port {node.variables['PORT']} is taken. To use another one: PORT=3001 node server.mjs"
+            ]
+    (node.folder / "model_service.proto").unlink()
     with node.start(node.command("node ")) as service:
-        service.wait_for("ready on")
-        assert requests.get(f"http://127.0.0.1:{port}/species", timeout=30).status_code == 503
+        assert service.wait() == 2
+        (line,) = service.stderr
+        assert line.endswith(
+            f"mlflow-grpc-predict --address {node.variables['MODEL_ADDRESS']} --proto -o model_service.proto"
+        )
 
 
 def test_the_lock_file_of_node_names_no_registry():
