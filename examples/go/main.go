@@ -19,18 +19,22 @@ import (
 	"mlflow_grpc/modelspb"
 )
 
-// Returns a request with the columns of a row after its id.
-func flower(row []string) (*modelspb.IrisInput, error) {
-	values := make([]float64, 4)
+// Returns a request with the columns of a row after its id. An empty cell is a value that is left out.
+func flower(header, row []string) (*modelspb.IrisInput, error) {
+	values := make([]*float64, 4)
 	for column := range values {
-		value, err := strconv.ParseFloat(row[column+1], 64)
-		if err != nil {
-			return nil, err
+		text := row[column+1]
+		if text == "" {
+			continue
 		}
-		values[column] = value
+		value, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("row %s: %s is %q; write a number, such as 5.1", row[0], header[column+1], text)
+		}
+		values[column] = &value
 	}
 	return &modelspb.IrisInput{
-		SepalLengthCm: &values[0], SepalWidthCm: &values[1], PetalLengthCm: &values[2], PetalWidthCm: &values[3],
+		SepalLengthCm: values[0], SepalWidthCm: values[1], PetalLengthCm: values[2], PetalWidthCm: values[3],
 	}, nil
 }
 
@@ -39,8 +43,17 @@ func run(address string, input io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if len(rows) == 0 {
-		return errors.New("the input is empty: it needs a header")
+	if len(rows) == 0 || len(rows[0]) != 5 {
+		return errors.New("the input needs a header with an id and four columns")
+	}
+	// All rows are read before the first one is sent, so that a typing error in the last row does not cost a stream.
+	var requests []*modelspb.IrisInput
+	for _, row := range rows[1:] {
+		request, err := flower(rows[0], row)
+		if err != nil {
+			return err
+		}
+		requests = append(requests, request)
 	}
 	// Without a deadline, a call to a hung server never ends.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -57,12 +70,8 @@ func run(address string, input io.Reader) error {
 	// Records are sent while answers are read, because both directions of a stream have a limited buffer.
 	sent := make(chan error, 1)
 	go func() {
-		for _, row := range rows[1:] {
-			request, err := flower(row)
-			if err == nil {
-				err = stream.Send(request)
-			}
-			if err != nil {
+		for _, request := range requests {
+			if err := stream.Send(request); err != nil {
 				sent <- err
 				cancel()
 				return
@@ -92,6 +101,7 @@ func run(address string, input io.Reader) error {
 }
 
 func main() {
+	log.SetFlags(0)
 	if err := run(os.Args[1], os.Stdin); err != nil {
 		log.Fatal(err)
 	}

@@ -22,12 +22,12 @@ public final class Flowers {
     try (BufferedReader input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8))) {
       input.readLine(); // The header.
       for (String line = input.readLine(); line != null; line = input.readLine()) {
-        String[] cells = line.split(",");
+        String[] cells = line.split(",", -1); // -1 keeps an empty cell at the end.
         ids.add(cells[0]);
-        rows.addSepalLengthCm(Double.parseDouble(cells[1]))
-            .addSepalWidthCm(Double.parseDouble(cells[2]))
-            .addPetalLengthCm(Double.parseDouble(cells[3]))
-            .addPetalWidthCm(Double.parseDouble(cells[4]));
+        rows.addSepalLengthCm(number(cells, 1))
+            .addSepalWidthCm(number(cells, 2))
+            .addPetalLengthCm(number(cells, 3))
+            .addPetalWidthCm(number(cells, 4));
       }
     }
 
@@ -47,6 +47,19 @@ public final class Flowers {
       System.exit(1);
     } finally {
       channel.shutdownNow();
+    }
+  }
+
+  /** Returns a cell of a row, or ends the program with the row that has no number there. */
+  private static double number(String[] cells, int column) {
+    String text = column < cells.length ? cells[column] : "";
+    try {
+      return Double.parseDouble(text);
+    } catch (NumberFormatException error) {
+      System.err.println(
+          "row " + cells[0] + ": column " + column + " is \"" + text + "\"; write a number, such as 5.1");
+      System.exit(2);
+      throw error;
     }
   }
 }

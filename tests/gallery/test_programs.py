@@ -27,18 +27,22 @@ def needs(*programs: str) -> None:
 
 
 def test_go(example, labels):
-    """The program in Go prints the model's predictions, and goes on after a row for which the model fails."""
+    """The program in Go prints the model's predictions, and goes on after rows that the server or the model refuses."""
     needs("go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc")
     go = example("go", GOFLAGS="")
     go.run(go.command("mlflow-grpc-predict"))
     assert go.run(go.command("./flowers")) == go.outputs[0] == lines(labels)
-    flowers = go.folder.parent / "flowers.csv"
-    header, *rows = flowers.read_text().splitlines()
-    flowers.write_text("\n".join([header, "0,NaN,3.5,1.4,0.2", *rows]))
-    failed, *others = go.run(go.command("./flowers")).splitlines()
-    assert failed.startswith("0 ")
-    assert failed.split()[1] != labels["1"]
-    assert "\n".join([*others, ""]) == lines(labels)
+    with_a_gap = go.command("sed ")
+    assert go.run(with_a_gap) == go.outputs[1]
+    printed = go.outputs[1].splitlines()
+    assert "petal_width_cm" in printed.pop(1)
+    assert "\n".join([*printed, ""]) == lines(labels)
+    failed = go.run(with_a_gap.replace("1.4,'", "1.4,NaN'")).splitlines()
+    assert failed.pop(1).startswith("0 INTERNAL_ERROR ")
+    assert failed == printed
+    assert "1.4,'" in with_a_gap
+    with pytest.raises(AssertionError, match=re.escape(go.outputs[2].strip())):
+        go.run(with_a_gap.replace("1.4,'", "1.4,wide'"))
 
 
 def test_java(example, labels):
@@ -47,6 +51,11 @@ def test_java(example, labels):
     java = example("java")
     java.run(java.command("mlflow-grpc-predict"))
     assert java.run(java.command("java ")) == java.outputs[0] == lines(labels)
+    flowers = java.folder.parent / "flowers.csv"
+    assert "\n3,6.1,2.9,4.7,1.4\n" in flowers.read_text()
+    flowers.write_text(flowers.read_text().replace("\n3,6.1,2.9,4.7,1.4\n", "\n3,6.1,2.9,4.7,wide\n"))
+    with pytest.raises(AssertionError, match=re.escape(java.outputs[1].strip())):
+        java.run(java.command("java "))
 
 
 FLOWER = {"sepal_length_cm": "5.1", "sepal_width_cm": "3.5", "petal_length_cm": "1.4", "petal_width_cm": "0.2"}
