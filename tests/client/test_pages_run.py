@@ -142,9 +142,20 @@ def test_a_token_in_a_file(folder):
 
 
 def test_the_pages_about_http_and_operations(served, folder):
-    """curl gets the answer of the example and the metrics, and the channel with another policy is made."""
-    (command,) = [line for line in lines("docs/http.md") if "serving_input_example" in line]
-    assert json.loads(sh(command.replace("localhost:8085", served[1]), folder)[0])["predictions"] == ["setosa"] * 2
+    """curl gets the answers of the examples and the metrics, and the channel with another policy is made."""
+    page = [line.replace("localhost:8085", served[1]) for line in lines("docs/http.md")]
+    (as_json,) = [line for line in page if "serving_input_example" in line]
+    assert json.loads(sh(as_json, folder)[0])["predictions"] == ["setosa"] * 2
+    assert (
+        "415"
+        in sh(as_json.replace("-H 'content-type: application/json'", "-s -o /dev/null -w '%{http_code}'"), folder)[0]
+    )
+    make, as_csv = (line for line in page if "payload.csv" in line)
+    assert json.loads(sh(f"{make}\n{as_csv}", folder)[0]) == {"predictions": ["setosa"]}
+    assert "error_code" in sh(as_csv.replace("--data-binary", "-d"), folder)[0]  # Without its line breaks.
+    _, error = sh(as_json.replace(served[1], served[0]), folder, exit_code=1)
+    (shown,) = re.findall(r"If curl says `(.*)`", (ROOT / "docs" / "http.md").read_text())
+    assert shown in error
     (command,) = [line for line in lines("docs/operations.md") if line.startswith("curl")]
     assert "mlflow_grpc_build_info" in sh(command.replace("http://127.0.0.1:8080", served[1]), folder)[0]
     (code,) = blocks("docs/operations.md", "python")
