@@ -41,4 +41,4 @@ def test_the_limits_of_the_client():
     with Client("localhost:1") as client:
         assert dict(client._channel_options)[MAX_SEND_OPTION] == 100 * 1024 * 1024
         assert client._timeout_s == 60
-    assert "`max_message_bytes`, 100 MB" in PAGE
+    assert "`max_message_bytes`, 100 MiB" in PAGE
