@@ -1,5 +1,6 @@
 """client/README.md: its Python runs and prints what the page shows, and its tables and commands are correct."""
 
+import builtins
 import contextlib
 import io
 import re
@@ -8,8 +9,9 @@ import subprocess
 import sys
 
 import mlflow_grpc_client
+import numpy as np
 import pytest
-from mlflow_grpc_client import Client, errors
+from mlflow_grpc_client import TLS, Client, errors
 from mlflow_grpc_client._cli import command
 
 from mlflow_grpc.payload.mlflow_json.codec import ScoringCodec
@@ -48,6 +50,27 @@ def test_the_payload_for_the_shell(iris):
     with Client(iris.address) as client:
         for payload in payloads:
             assert client.predict_text(payload) == '{"predictions": ["setosa"]}'
+
+
+def test_files_for_tls(tmp_path):
+    """A file that does not exist, and one with other contents, raise what the page says."""
+    missing, invalid = re.findall(
+        r"a file that does not exist raises a `(\w+)`, and a file with other contents a `(\w+)`", README
+    )[0]
+    (tmp_path / "text.pem").write_text("no certificate")
+    for name, error in (("no.pem", missing), ("text.pem", invalid)):
+        with pytest.raises(getattr(builtins, error)):
+            Client("localhost:1", tls=TLS(ca=tmp_path / name))
+
+
+def test_what_a_dict_is_sent_as(iris):
+    """A dict of numpy arrays needs no key, and a dict of lists that of a format, as in the table."""
+    columns = {"sepal_length_cm": [5.1], "sepal_width_cm": [3.5], "petal_length_cm": [1.4], "petal_width_cm": [0.2]}
+    with Client(iris.address) as client:
+        assert client.predict({name: np.array(column) for name, column in columns.items()}) == ["setosa"]
+        assert client.predict({"inputs": columns}) == ["setosa"]
+        with pytest.raises(errors.InvalidInput):
+            client.predict(columns)
 
 
 def test_there_are_blocks():
