@@ -2,14 +2,21 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+
+import pytest
 
 from tests.support.servers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "client" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
-PAGES += sorted(ROOT.glob("examples/**/README.md"))
+PAGES += [ROOT / "examples" / "README.md", *sorted(ROOT.glob("examples/*/README.md"))]
 SHELL = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WRITTEN_BY_SHELL = re.compile(r"(?:^|\s)(?:-o|-O|-out|-keyout|>>?|mkdir -p)\s+([\w./$-]*\w)", re.MULTILINE)
+WRITTEN_BY_PYTHON = re.compile(r"""(?:save_model\(\s*(?:[\w."]+, )?|\.to_(?:csv|parquet)\()"([\w./-]+)\"""")
 SERVE = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*(mlflow-grpc serve|mlflow models serve)\b")
 
 MAKE_SERVE = {"50051", "8080"}
@@ -76,6 +83,30 @@ def test_no_block_leaves_the_directory():
         if re.search(r"^(\$ )?(cd|pushd) |(&&|;) *(cd|pushd) ", line)
     }
     assert found == {}
+
+
+def written(page: Path) -> set[str]:
+    """Returns the files and directories that the blocks of a page write, as paths in the clone."""
+    folder = page.parent.relative_to(ROOT) if ROOT / "examples" in page.parents else Path()
+    text = page.read_text()
+    names = [name for block in SHELL.findall(text) for name in WRITTEN_BY_SHELL.findall(block)]
+    names += [name for block in PYTHON.findall(text) for name in WRITTEN_BY_PYTHON.findall(block)]
+    return {str(folder / name.replace("$name", "client")) for name in names} - {"/dev/null"}
+
+
+def test_what_the_pages_write_is_ignored():
+    """`git status` shows no file that a page has made, and no file of the repository has such a name."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone")
+    files = set().union(*map(written, PAGES))
+    assert len(files) > 30
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    done = subprocess.run(command, input="\n".join(files), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert files - set(done.stdout.splitlines()) == set()
+    tracked = subprocess.run(
+        ["git", "ls-files", "-ci", "--exclude-standard"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert tracked.stdout == ""
 
 
 def test_collisions_are_found():
