@@ -31,7 +31,8 @@ def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "habits.py").write_text(habits)
     (directory / "risk.py").write_text(risk)
     (directory / "session.py").write_text("\n".join([save, log, infer, save_risk]))
-    printed, _ = sh("python session.py", directory)
+    printed, warned = sh("python session.py", directory)
+    assert re.findall(r"MLflow warns ``(.*)``", TEXT)[0] in warned
     (signatures,) = blocks(PAGE, "")
     assert printed == "\n".join([*re.findall(r"^print\(.*  # (.*)$", log, re.MULTILINE), signatures])
     for name in ("habits.py", "risk.py"):  # The saved model has its own copies.
