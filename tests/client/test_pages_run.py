@@ -133,9 +133,9 @@ def test_the_page_about_deployments(served, folder):
 
 def test_a_token_in_a_file(folder):
     """A token that never was on a screen is in the file of the server, and the command calls with it."""
-    (code,) = [code for code in blocks("docs/access.md", "sh") if "--stdin" in code]
-    *commands, call = code.splitlines()
-    sh("\n".join(commands), folder)
+    (make,) = [code for code in blocks("docs/access.md", "sh") if "--stdin" in code]
+    (call,) = [code for code in blocks("docs/access.md", "sh") if "--token-file" in code]
+    sh(make, folder)
     with Forked(["serve", "-m", "models/iris", "--auth-tokens", "tokens.txt", "-p", "0"], cwd=folder) as process:
         printed, _ = sh(call.replace("localhost:50058", ready_address(process)), folder)
     assert json.loads(printed) == {"predictions": ["setosa", "setosa"]}
