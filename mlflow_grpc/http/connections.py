@@ -19,7 +19,7 @@ FIELD_OVERHEAD_BYTES = 32
 """Bytes that each header counts in addition to its name and value, as in HTTP/2 (RFC 9113, section 6.5.2), because
 tiny headers take as much of the event loop's time as longer ones."""
 
-TOO_LARGE = "The headers or trailers of the request are larger than 64 KB."
+TOO_LARGE = "The headers or trailers of the request are larger than 64 KiB."
 
 HEADER_TIMEOUT_S = 10.0
 """Maximum time for the headers of a request to arrive, in seconds, and for the first byte of a new connection."""
