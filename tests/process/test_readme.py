@@ -154,7 +154,7 @@ def test_the_http_example_runs(served):
 
 def test_the_commands_for_tls(tmp_path):
     """The certificates of the page let its two servers start and its two calls succeed, and no call without them."""
-    make, serve, call = blocks("sh", DEPLOYMENT.partition("## TLS\n")[2])
+    make, serve, call, *_ = blocks("sh", DEPLOYMENT.partition("## TLS\n")[2])
     (tmp_path / "models").symlink_to(ROOT / "models")
     sh(make, cwd=tmp_path)
     for command, health in zip(serve.splitlines(), call.splitlines(), strict=True):
@@ -186,4 +186,6 @@ def test_flags_in_the_text_exist(page):
     flags |= {"--no-conda", "--enable-mlserver", "--output"}  # Of mlflow models serve and of rest-model-service.
     flags |= {"--build-arg", "--stop-timeout", "--label", "--health-cmd", "--pid"}  # Of docker and py-spy.
     flags |= {"--rm", "--entrypoint", "--format", "--dry-run", "--no-deps", "--require-hashes"}  # Of docker and pip.
+    flags |= {"--cacert", "--cert", "--connect-to", "--key", "--user"}  # Of curl and docker.
+    flags |= {"--home-dir", "--now", "--shell", "--system"}  # Of useradd and systemctl.
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", (ROOT / page).read_text())) <= flags

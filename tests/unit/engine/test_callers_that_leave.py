@@ -42,10 +42,16 @@ def test_unsendable_answers_are_not_logged_by_grpc(caplog):
 
 
 @pytest.mark.parametrize(
-    ("remaining_s", "status"), [(None, "CANCELLED"), (5.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")]
+    ("remaining_s", "status", "level"),
+    [
+        (None, "CANCELLED", logging.INFO),
+        (5.0, "CANCELLED", logging.INFO),
+        (0.0, "DEADLINE_EXCEEDED", logging.WARNING),
+    ],
 )
-def test_unsendable_chunks_are_logged_as_cancelled(caplog, remaining_s, status):
-    """A stream whose caller has left is logged like a cancelled one: in one line, without a traceback."""
+def test_unsendable_chunks_are_logged_as_cancelled(caplog, remaining_s, status, level):
+    """A stream whose caller has left is logged like a cancelled one, or one over its deadline: in one line, without a
+    traceback."""
     caplog.set_level(logging.INFO)
     method = protos.service("MLflowStream").methods_by_name["predict_many"]
 
@@ -69,7 +75,7 @@ def test_unsendable_chunks_are_logged_as_cancelled(caplog, remaining_s, status):
         asyncio.run(handler.stream_stream(requests(), context))
     logs.calls.flush()
     (line,) = caplog.records
-    assert (line.levelno, line.fields["status"], line.exc_info) == (logging.INFO, status, None)
+    assert (line.levelno, line.fields["status"], line.exc_info) == (level, status, None)
 
 
 def test_a_stream_of_events_that_is_cancelled_at_its_end_is_logged_once(caplog):
