@@ -34,6 +34,7 @@ class Results:
         self._encrypted = encrypted
         self._status_at = status_at
         self._warner = Warner()
+        self._has_heard = False  # True once a server has answered, or refused, a call of this client.
         self.is_closed = False
         """True once the client is closed, which cancels its calls."""
 
@@ -44,6 +45,7 @@ class Results:
             PredictError: The bytes are not an answer.
 
         """
+        self._has_heard = True
         try:
             return call.read(call.response_class.FromString(data), *index)
         except DecodeError:
@@ -69,8 +71,12 @@ class Results:
             return client_closed()
         # This text is gRPC's own: the server sent no status.
         if predict_error.message == "Deadline Exceeded" and call.timeout_s is not None:
-            return deadline_exceeded(call.timeout_s)
+            # A wrong address is tried until the deadline, and gRPC does not report why it failed.
+            silent = f"No server at {self._target.text} has answered this client yet"
+            hint = "" if self._has_heard else f" {silent}: check the address, or allow more time."
+            return deadline_exceeded(call.timeout_s, hint)
         if predict_error.reason:  # Only mlflow-grpc sends reasons.
+            self._has_heard = True
             return predict_error
         return failure(predict_error.code, self._explained(predict_error.message), request_id=predict_error.request_id)
 

@@ -121,9 +121,9 @@ def client_closed() -> PredictError:
     return failure(grpc.StatusCode.CANCELLED, "The client is closed.")
 
 
-def deadline_exceeded(timeout_s: float | None) -> PredictError:
+def deadline_exceeded(timeout_s: float | None, hint: str = "") -> PredictError:
     """The error of a call without an answer within its timeout in seconds."""
-    return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s or 0:g} s.")
+    return failure(grpc.StatusCode.DEADLINE_EXCEEDED, f"No answer came within {timeout_s or 0:g} s.{hint}")
 
 
 def from_rpc_error(error: Any) -> PredictError:

@@ -16,6 +16,7 @@ from mlflow_grpc.arguments import arguments_of
 from mlflow_grpc.choices import EnvManager, LogFormat
 from mlflow_grpc.cli.commands import Command, log_warnings, set_flags
 from mlflow_grpc.cli.options import setting_options
+from mlflow_grpc.distribution import protobuf_problem
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.own_loggers import get_logger
 from mlflow_grpc.process import (
@@ -54,6 +55,8 @@ def _serve(no_conda: bool, install_mlflow: bool, **flags: Any) -> None:
             end_with_stdin()
         if loaded.env_manager is not EnvManager.LOCAL:
             _restart(loaded, options, install_mlflow=install_mlflow)
+        if problem := protobuf_problem():
+            raise StartError(problem)  # noqa: TRY301 - reported like every reason not to start
         code, last_words = _run(loaded, configuration), ""
         logger.info("ended with exit code %d", code)
     except StartError as error:

@@ -334,9 +334,12 @@ class Catalog:
         return _preferred(candidates)
 
     def _unknown_model(self, name: str, version: str) -> UnknownModel:
-        is_known = self.names_models and any(entry.name == name for entry in self._callable())
-        problem = f"The model {name} has no version {version} here." if is_known else "There is no such model here."
-        return UnknownModel(f"{problem} {self._names()}")
+        known = [entry.version for entry in self._callable() if entry.name == name] if self.names_models else []
+        if not known:
+            return UnknownModel(f"There is no such model here. {self._names()}")
+        versions = ", ".join(filter(None, known))
+        others = f"It has: {versions}." if versions else f"It has no versions: call it as {name}."
+        return UnknownModel(f"The model {name} has no version {version} here. {others}")
 
     def _names(self) -> str:
         if not self.names_models:

@@ -17,7 +17,7 @@ import h2.connection
 import h2.events
 import pytest
 import uvicorn
-from mlflow_grpc_client import TLS, AsyncClient, Client, PredictError, Unavailable
+from mlflow_grpc_client import TLS, AsyncClient, Client, DeadlineExceeded, PredictError, Unavailable
 from mlflow_grpc_client._connection.addresses import explained
 from mlflow_grpc_client._connection.targets import target_of
 
@@ -332,6 +332,23 @@ def test_the_address_of_localhost_that_listens_is_explained(host, certificates):
                 assert re.search(r"The server at \S+ is an HTTP server", message), message
         message = error_of(address, tls=TLS(certificates.ca))
         assert re.search(r"The server at \S+ does not speak TLS", message), message
+
+
+def test_a_short_deadline_and_a_wrong_address():
+    """A call that ends at its deadline before any server has answered the client says what to check."""
+    address = f"127.0.0.1:{free_port()}"
+    hint = f"No server at {address} has answered this client yet: check the address, or allow more time."
+    with Client(address, timeout_s=0.4) as client, pytest.raises(DeadlineExceeded) as late:
+        client.predict([1])
+    assert str(late.value) == f"DEADLINE_EXCEEDED: No answer came within 0.4 s. {hint}"
+
+    async def of_asyncio() -> str:
+        async with AsyncClient(address, timeout_s=0.4) as client:
+            with pytest.raises(DeadlineExceeded) as late:
+                await client.predict([1])
+        return str(late.value)
+
+    assert asyncio.run(of_asyncio()).endswith(hint)
 
 
 def test_nothing_listens_at_localhost():

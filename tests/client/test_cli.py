@@ -145,7 +145,8 @@ def test_the_deadline(blackhole):
     assert predict_command("-a", blackhole, "-t", "0.2", "x") == (
         5,
         "",
-        "error: DEADLINE_EXCEEDED: No answer came within 0.2 s.\n",
+        f"error: DEADLINE_EXCEEDED: No answer came within 0.2 s. No server at {blackhole} has answered this client yet: "
+        "check the address, or allow more time.\n",
     )
 
 

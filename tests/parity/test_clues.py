@@ -78,6 +78,7 @@ def split(columns: list[str] | None, *rows: list[Any]) -> str:
         ("", "text/csv", ["The CSV has no rows"]),
         (json.dumps(RECORD), None, ["The payload is a record by itself", "dataframe_records"]),
         ("5.1,3.5,1.4,0.2", None, ["The payload is not valid JSON"]),
+        (",".join(RECORD) + "\n5.1,3.5,1.4,0.2\n", None, ["not valid JSON", "CSV needs the content type text/csv."]),
         ("", None, ["The payload is empty"]),
         (" \n", None, ["The payload is empty"]),
         ('{"foo": 1}', None, ["it has none of them", 'Its keys are "foo"']),

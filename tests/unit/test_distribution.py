@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,27 @@ def test_ray_that_is_missing():
     )
     assert done.stderr.splitlines()[-1].endswith(f"pip install {distribution.install_source('ray')}")
     assert f"{ROOT}[ray]" in done.stderr
+
+
+def test_an_older_protobuf_is_a_problem(tmp_path):
+    """A protobuf that another package has put in place of the newer one ends the server with one line, which says what to
+    install; the real one is no problem."""
+    assert distribution.protobuf_problem() == ""
+    info = tmp_path / "protobuf-6.31.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: protobuf\nVersion: 6.31.0\n")
+    command = [sys.executable, "-m", "mlflow_grpc", "serve", "-m", "nowhere", "--log-format", "text"]
+    ended = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Error: protobuf 6.31.0 is installed, and grpcio-health-checking needs protobuf<")
+    assert ended.stderr.count("\n") == 1
+    assert re.search(
+        r"pip install 'protobuf<\S+,>=\S+', and install that package in an environment of its own", ended.stderr
+    )

@@ -50,8 +50,10 @@ def test_a_call_names_its_model():
         assert call("x", mlflow_model="b/1") == "b1 x"
         unknown = "There is no such model here. There are: a, b/1, b/2."
         assert call.outcome("x", mlflow_model="c") == ("NOT_FOUND", unknown)
-        unknown_version = "The model b has no version 7 here. There are: a, b/1, b/2."
+        unknown_version = "The model b has no version 7 here. It has: 1, 2."
         assert call.outcome("x", mlflow_model="b/7") == ("NOT_FOUND", unknown_version)
+        without_versions = "The model a has no version 7 here. It has no versions: call it as a."
+        assert call.outcome("x", mlflow_model="a/7") == ("NOT_FOUND", without_versions)
         assert call.outcome("x") == (
             "INVALID_ARGUMENT",
             "This server has several models; name one in the metadata or header mlflow-model: name or name/version. "

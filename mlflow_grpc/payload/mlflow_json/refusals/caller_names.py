@@ -58,6 +58,12 @@ def emptiness(table: Table) -> str | None:
     return None
 
 
+def is_csv(text: str, declared: Sequence[str]) -> bool:
+    """Returns True if the first line of a text is a row of names in CSV, with one of a column of the model."""
+    first = text.lstrip("\ufeff").partition("\n")[0].strip().replace('"', "").split(",")
+    return any(name in first for name in declared)
+
+
 def is_bare_record(payload: dict[str, Any], declared: Sequence[str]) -> bool:
     """Returns True if a payload has the name of a column of the model as a key."""
     return any(name in payload for name in declared)

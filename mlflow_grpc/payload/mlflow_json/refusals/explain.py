@@ -97,7 +97,8 @@ class Explainer:
             return refusal("The payload is nested too deep to be parsed.", cause)
         except json.JSONDecodeError as error:
             message = f"{error.msg.split(':')[0]} (line {error.lineno}, column {error.colno})"
-            return refusal(f"The payload is not valid JSON: {message}.{self._advice.json()}", cause)
+            hint = " CSV needs the content type text/csv." if caller_names.is_csv(text, names_of(self._schema)) else ""
+            return refusal(f"The payload is not valid JSON: {message}.{hint}{self._advice.json()}", cause)
         except UnicodeDecodeError:
             return refusal("The payload is not valid JSON: it starts like UTF-16 or UTF-32 and is not.", cause)
         except ValueError:
