@@ -187,7 +187,9 @@ class Server:
             await port.wait_until_left(limit_s=leave_limit_s)
         else:
             oldest_s = listener.connection_age_s(self._settings) * listener.MAX_AGE_SPREAD
-            await port.wait_until_left(limit_s=min(oldest_s, self._settings.drain_timeout_s))
+            limit_s = min(oldest_s, self._settings.drain_timeout_s)
+            logger.info("the port is closed; connections with TLS end at their age, within %g s", limit_s)
+            await port.wait_until_left(limit_s=limit_s)
             # Sends GOAWAY on the connections that are left. gRPC cancels calls that clients send before they read it,
             # which are fewer than those that would be refused until the calls in flight have ended.
             self._goaway = asyncio.ensure_future(self._grpc.stop(self._settings.drain_timeout_s + FLUSH_S))

@@ -4,6 +4,7 @@ Rule of this module: a certificate takes effect only after OpenSSL has loaded it
 clients accept its dates. It knows neither gRPC nor HTTP; each port fetches the current files for a new connection.
 """
 
+import datetime as dt
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class TlsFiles:
             problem = self._take(files)
         if problem and not self._is_reported:
             self._is_reported = True
-            logger.error("the TLS files before stay in use, because the new ones are not usable: %s", problem)
+            logger.error("the previous TLS files stay in use, because the new ones are not usable: %s", problem)
         return LOOK_INTERVAL_S
 
     def _take(self, files: Pem) -> str:
@@ -95,7 +96,12 @@ class TlsFiles:
             return str(error)
         if is_settled:  # Otherwise, the next look finds what replaces them now.
             self.context, self.current, self.expires_at = context, files, expiry(files.cert)
-            logger.info("new TLS files: connections from now on get the certificate of %s", self._cert)
+            until = dt.datetime.fromtimestamp(self.expires_at, dt.UTC)
+            logger.info(
+                "new TLS files: connections from now on get the certificate of %s, valid until %s",
+                self._cert,
+                until.date(),
+            )
         return ""
 
     def _read(self) -> Pem:

@@ -124,12 +124,18 @@ class _Supervisor:
                 self._start_first(number)
             while first is None:
                 first = self._step()
+            logger.info("%s", shutdown_notice(first, f"draining {_counted(len(self._workers))}"))
             second = self._end_all(first)
+            if second and self._workers:
+                name = signal.Signals(second).name
+                logger.warning("%s during the shutdown: %s killed", name, _counted(len(self._workers)))
             return 128 + second if second else 0
         except _InChild:
             self._is_supervisor = False
             raise
         except StartError:
+            if self._workers:
+                logger.info("ending %s, because another one cannot start", _counted(len(self._workers)))
             self._end_all(signal.SIGINT)
             raise
         finally:
@@ -258,6 +264,8 @@ class _Supervisor:
                         self._open(worker)
                     case worker_messages.OPENED:
                         worker.serving_since = time.monotonic()
+                        if self._announced and worker.start.replaces is None:
+                            logger.info("worker %d serves, pid %d", worker.number, worker.process.pid)
                         self._replacements.has_opened(worker)
                         self._announce(content)
                     case supervisor_link.HANDOVER:
@@ -277,9 +285,7 @@ class _Supervisor:
     def _announce(self, lines: str) -> None:
         """Writes the ready line, and the line about the page if there is one, once all workers serve calls."""
         serving = [worker for worker in self._workers.values() if worker.serving_since is not None]
-        if self._announced:
-            logger.info("%d of %d workers serve", len(serving), self._count)
-        elif len(serving) == self._count:
+        if len(serving) == self._count and not self._announced:
             self._announced = True
             ready_line, page_line = lines.split("\n")
             workers = f", {self._count} workers" if self._count > 1 else ""
@@ -343,8 +349,6 @@ class _Supervisor:
             first: Number of the first signal.
 
         """
-        count = len(self._workers)
-        logger.info("%s", shutdown_notice(first, f"draining {count} worker{'s' if count > 1 else ''}"))
         has_lame_duck = first == signal.SIGTERM
         for process in [worker.process for worker in self._workers.values() if worker.leaves_until is None]:
             if process.exitcode is None:
@@ -356,6 +360,8 @@ class _Supervisor:
             for ended in [worker for worker in self._workers.values() if worker.process.exitcode is not None]:
                 del self._workers[ended.number]
             left_s = deadline - time.monotonic()
+            if self._workers and left_s <= 0:
+                logger.warning("%s did not end in time and will be killed", _counted(len(self._workers)))
             if not self._workers or left_s <= 0:
                 return None
             if wait([self._wakeup], left_s):
@@ -365,10 +371,13 @@ class _Supervisor:
 
     def _kill_all(self) -> None:
         for worker in self._workers.values():
-            logger.warning("worker %d did not end and is killed", worker.number)
             worker.process.kill()
         for worker in self._workers.values():
             worker.process.join()
+
+
+def _counted(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
 
 
 def _import_libraries(configuration: Configuration) -> None:

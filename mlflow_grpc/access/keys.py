@@ -144,8 +144,9 @@ class KeySource:
         if problem == self._problem:
             return
         self._problem = problem
-        consequence = "no JWT is valid yet" if self.keys is None else "the keys before stay valid"
-        logger.error("%s, because those from %s are not usable: %s", consequence, self._shown, problem)
+        none_yet = "calls with a JWT get UNAVAILABLE until there are keys"
+        consequence = none_yet if self.keys is None else "the previous keys stay valid"
+        logger.error("the keys of JWTs from %s are not usable: %s; %s", self._shown, problem, consequence)
 
     def _fetch(self) -> bytes:
         """Returns the document; its server may neither be slow without limit nor send any amount."""

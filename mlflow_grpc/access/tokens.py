@@ -128,5 +128,7 @@ class TokenFile:
                 callers = len(set(names.values()))
                 logger.info("%s has changed: %d tokens of %d callers", self._path, len(names), callers)
                 return LOOK_INTERVAL_S
-        logger.error("the tokens before stay valid, because %s has changed and is not usable: %s", self._path, problem)
+        logger.error(
+            "the previous tokens stay valid, because %s has changed and is not usable: %s", self._path, problem
+        )
         return LOOK_INTERVAL_S

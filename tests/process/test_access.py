@@ -57,7 +57,7 @@ def test_a_changed_file_takes_effect(tmp_path, workers):
             with Client(address, token=TOKENS["web"]) as client, pytest.raises(Unauthenticated):
                 client.models()
         path.write_text("web not-a-digest\n")
-        server.wait_for("the tokens before stay valid", times=int(workers))
+        server.wait_for("the previous tokens stay valid", times=int(workers))
         with Client(address, token=new["web"]) as client:
             assert client.models()
     for token in (*TOKENS.values(), *new.values(), "not-a-digest"):
@@ -78,7 +78,7 @@ def test_a_server_takes_new_tls_files(tmp_path, workers):
         ports = (ready_address(server), http) * (6 if workers == "2" else 1)
         other = authority.server("other")
         cert.write_bytes(other[0].read_bytes())
-        problem = "the TLS files before stay in use, because the new ones are not usable: .*do not go together"
+        problem = "the previous TLS files stay in use, because the new ones are not usable: .*do not go together"
         server.wait_for(problem, times=int(workers))
         assert {common_name(address, authority, client) for address in ports} == {"server"}
         key.write_bytes(other[1].read_bytes())

@@ -115,7 +115,7 @@ def test_certificates(folder):
     (serve,) = commands("Certificates and SPIFFE ids")
     authority = Authority(folder)
     for source, name in zip(
-        (*authority.server(), authority.ca), ("server.pem", "server-key.pem", "clients-ca.pem"), strict=True
+        (*authority.server(), authority.ca), ("server.pem", "server-key.pem", "ca.pem"), strict=True
     ):
         if source != folder / name:
             (folder / name).write_bytes(source.read_bytes())
@@ -133,6 +133,19 @@ def test_certificates(folder):
         for allowed in names:
             with Client(address, tls=tls(allowed)) as client:
                 assert client.models()
+        authority.write_key(folder / "ca-key.pem")
+        with_id = section("Certificates and SPIFFE ids").split("```sh\n")[2].partition("```")[0]
+        port = address.rpartition(":")[2]
+        called = subprocess.run(
+            ["bash", "-ec", with_id.replace("localhost:50060", f"localhost:{port}")],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert called.stdout == '{"predictions": ["setosa", "setosa"]}\n'
         others = (
             x509.UniformResourceIdentifier("spiffe://example.org/ns/test/sa/web"),
             x509.DNSName("clients.example"),

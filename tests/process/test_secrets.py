@@ -89,7 +89,7 @@ def test_no_token_leaves_the_server(tmp_path, provider, collector):
                 for values in ((f"Bearer {secret}",), (f"Basic {secret}",), (secret,), (f"Bearer {secret}",) * 2):
                     told += [over_grpc(channel, values), over_http(url, values)]
         path.write_text(f"web {sorted(secrets)[0]}\n")
-        server.wait_for("the tokens before stay valid")
+        server.wait_for("the previous tokens stay valid")
         metrics = requests.get(f"{url}/metrics", headers={"authorization": f"Bearer {good}"}, timeout=30)
         assert metrics.status_code == 200
         told.append(metrics.text)

@@ -77,7 +77,7 @@ def test_a_worker_that_dies_is_replaced(start):
     replacement = pids(process)[2]
     while replacement not in seen_by(address, 5):
         assert json.loads(stays(payload("pid")))["predictions"] == survivor
-    process.wait_for("2 of 2 workers serve")
+    process.wait_for(rf"worker \d serves, pid {replacement}")
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
 

@@ -136,6 +136,10 @@ class Authority:
         issued.private_key_pem.write_to_path(key)
         return cert, key
 
+    def write_key(self, file: Path) -> None:
+        """Writes the key of the authority, with which other programs can issue certificates."""
+        self._authority.private_key_pem.write_to_path(file)
+
     def client(self, *names: x509.GeneralName, common_name: str = "client") -> tuple[Path, Path]:
         """Returns the files of a certificate with subject alternative names, and of its key.
 

@@ -266,7 +266,7 @@ def test_a_certificate_that_is_out_of_date(authority, files, running, caplog, no
         settle(tls)
     assert names_shown(running, authority) == ["server-1"] * 2
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert line.startswith("the TLS files before stay in use")
+    assert line.startswith("the previous TLS files stay in use")
     assert line.endswith(problem)
     install(files, authority.server("server-3"), authority.ca)
     settle(tls)

@@ -181,7 +181,7 @@ def test_the_last_good_keys_stay(provider, checked, caplog):
         caplog.clear()
         assert checked.source.look() == checked.source.look() == keys.RETRY_INTERVAL_S
         assert len(caplog.records) == 1
-        assert "the keys before stay valid" in caplog.text
+        assert "the previous keys stay valid" in caplog.text
         assert checked(token) == "alice"
     assert (checked(later), checked.unknown) == (Refusal.UNKNOWN_KEY, 1)
     provider.answer = None
@@ -192,7 +192,7 @@ def test_the_last_good_keys_stay(provider, checked, caplog):
 
 
 def test_keys_that_change_while_the_provider_is_away(caplog):
-    """JWTs of the keys before stay valid while nobody answers, those of a new key are refused, and count at once after
+    """JWTs of the previous keys stay valid while nobody answers, those of a new key are refused, and count at once after
     the provider is back with it.
     """
     with IdentityProvider() as provider:
@@ -222,7 +222,7 @@ def test_keys_that_change_while_the_provider_is_away(caplog):
     ],
 )
 def test_a_provider_that_does_not_speak_http(sent, provider, checked, caplog):
-    """The keys before stay valid, one line says why without what was sent, and the next fetch is not earlier than after
+    """The previous keys stay valid, one line says why without what was sent, and the next fetch is not earlier than after
     other failures.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -242,7 +242,7 @@ def test_a_provider_that_does_not_speak_http(sent, provider, checked, caplog):
             assert checked.source.look() == keys.RETRY_INTERVAL_S
         thread.join(10)
     (record,) = caplog.records
-    assert "the keys before stay valid" in record.message
+    assert "the previous keys stay valid" in record.message
     assert "the server does not answer with HTTP" in record.message
     assert record.exc_info is None
     assert checked(provider.sign(exp=NOW + 100)) == "alice"

@@ -66,7 +66,7 @@ def test_a_changed_file_is_taken_if_it_is_usable(tmp_path, caplog):
         lines += 1
         assert len(caplog.records) == lines
         assert caplog.records[-1].levelno == logging.ERROR
-        assert "the tokens before stay valid" in caplog.records[-1].getMessage()
+        assert "the previous tokens stay valid" in caplog.records[-1].getMessage()
     path.write_text(lines_of(TOKENS))
     assert callers() == ["web", None]
     assert "secret" not in caplog.text
