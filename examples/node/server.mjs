@@ -67,7 +67,12 @@ const service = createServer(async (request, response) => {
   const [id] = metadata.get("x-request-id");
   const headers = id ? { "x-request-id": id } : {};
   if (answer) respond(200, { species: answer.prediction }, headers);
-  else respond(HTTP_STATUS[code] ?? 502, { error: details }, headers);
+  else if (id) respond(HTTP_STATUS[code] ?? 502, { error: details }, headers);
+  else {
+    // gRPC's own text, with addresses that callers need not see.
+    console.error(details);
+    respond(HTTP_STATUS[code] ?? 502, { error: "the model does not answer; try again" });
+  }
 });
 
 service.on("error", ({ code, message }) =>

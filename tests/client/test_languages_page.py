@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from _mlflow_grpc_protocol import metadata
 from google.rpc import status_pb2 as google_rpc
-from mlflow_grpc_client import Client
+from mlflow_grpc_client import Client, InvalidInput
 
 from tests.client.test_interop import GO_LIBRARIES, JARS, run, sources, tool
 from tests.client.test_node import example
@@ -72,12 +72,14 @@ def commands(program: str) -> list[str]:
 
 
 def test_payloads(iris: Any) -> None:
-    """The payloads for grpcurl and Node are valid for the example server."""
+    """The payloads for grpcurl and Node are valid for the example server, except for the one that Node is to be refused."""
     written = [json.loads(text) for text in re.findall(r"'(\{\".*\})'", PAGE)]
     texts = [message.get("value") or json.dumps(message) for message in written if "sepal_length_cm" not in message]
-    assert len(texts) == 3
+    valid, (refused,) = [text for text in texts if '"x"' not in text], [text for text in texts if '"x"' in text]
     with Client(iris.address) as client:
-        assert [client.predict_text(text) for text in texts] == [ANSWER] * 3
+        assert [client.predict_text(text) for text in valid] == [ANSWER] * 3
+        with pytest.raises(InvalidInput, match=r"sepal_length_cm: .* is a string; must be double"):
+            client.predict_text(refused)
 
 
 def test_node_code() -> None:

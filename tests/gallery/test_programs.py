@@ -146,7 +146,8 @@ def test_node_without_a_server_a_port_or_a_proto_file(node):
     """Without a server the status is 503; without its port or the .proto file the service says in one line what to do."""
     node.variables["MODEL_ADDRESS"] = f"127.0.0.1:{free_port()}"
     with web_service(node) as get:
-        assert get(**FLOWER).status_code == 503
+        away = get(**FLOWER)
+        assert (away.status_code, away.json()) == (503, {"error": "the model does not answer; try again"})
         with node.start(node.command("node ")) as second:
             assert second.wait() == 2
             assert second.stderr == [

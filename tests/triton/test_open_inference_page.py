@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 
 TRITON, KSERVE = blocks("python")
-INSTALL, CURL, PERF_ANALYZER = blocks("sh")
+*_, CURL, PERF_ANALYZER = blocks("sh")
 
 
 @pytest.fixture(scope="module")
