@@ -60,6 +60,7 @@ async def invoke(call: HttpCall, body: bytes, engine: Engine, *, max_bytes: int)
         return WholeResponse((await engine.predict(request, call.deadline)).encode(), engine.model.codec.media_type)
     except UnsupportedContentType as error:
         error.message = _unsupported(error, content_type or "")
+        error.logged = f"The header content-type must be one of {', '.join(error.supported)}."
         raise
 
 

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, Self
 import pytest
 import requests
 
+from mlflow_grpc import logs
 from mlflow_grpc.calls import open_calls
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.servable import ServableModel
@@ -220,12 +222,16 @@ def test_other_paths_and_methods(gated):
         ),
     ],
 )
-def test_unsupported_content_types(content_type, message):
-    """415 says what is wrong with the header, and which media types the model takes."""
+def test_unsupported_content_types(content_type, message, caplog):
+    """415 says what is wrong with the header, and which media types the model takes; the log does not repeat it."""
+    caplog.set_level(logging.INFO, "mlflow_grpc.call")
     with serving(FunctionModel(str), TextCodec(), http_port=0) as server:
         headers = {"content-type": content_type}
         response = requests.post(f"{server.url}/invocations", data="x", headers=headers, timeout=30)
     assert (response.status_code, response.text) == (415, message)
+    logs.calls.flush()
+    (error,) = [record.fields["error"] for record in caplog.records if "error" in getattr(record, "fields", {})]
+    assert error == "The header content-type must be one of text/plain."
 
 
 def test_an_answer_that_is_not_read_holds_room():
