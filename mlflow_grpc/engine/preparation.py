@@ -59,7 +59,7 @@ def prepare(model: PyfuncModel, config: ModelConfig, settings: Settings) -> Serv
         return ServableModel(model, codec, batching_reason=why_none)
     decoder, samples = _try_samples(model, decoder)
     if samples and model.try_arrays(decoder.table(samples)):
-        logger.info("%s: scikit-learn is given arrays: it answers as it does to frames", model.name)
+        logger.info("%s: the model gets numpy arrays instead of DataFrames: its answers are the same", model.name)
     runner = RowRunner(model, decoder, codec)
     batched, reason = qualification.decide(config.batching or settings.batching, model, runner, samples)
     _log_batching(model.name, is_on=batched, reason=reason)

@@ -36,7 +36,7 @@ class Agreement(Enum):
 
     TO_THE_BIT = "predicted together and one by one, the answers are the same"
     BUT_FOR_TIES = (
-        "predicted together and one by one, the answers are the same: a row whose best scores are as good as tied is "
+        "predicted together and one by one, the answers are the same: a row whose best scores are nearly tied is "
         "predicted alone"
     )
     INSIDE = (
