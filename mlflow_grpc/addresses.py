@@ -73,6 +73,22 @@ def allow_reuse(listener: socket.socket, *, by_others: bool = False) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
+def cannot_listen(host: str, port: int, reason: str, setting: str) -> str:
+    """Returns the error for an address on which a server cannot listen.
+
+    Args:
+        host: The host.
+        port: The port.
+        reason: What the system says.
+        setting: How to choose another port.
+
+    """
+    return (
+        f"cannot listen on {host} port {port}: {reason}. If a server there is shutting down, wait until it has ended; or "
+        f"choose another port with {setting}"
+    )
+
+
 def is_own_address(text: str) -> bool:
     """Returns True if this machine can listen on a host. Resolves it, and binds a free port for a moment."""
     try:

@@ -5,7 +5,7 @@ Rule of this module: the supervisor of the workers uses it. It imports neither g
 
 import socket
 
-from mlflow_grpc.addresses import addresses_of, allow_reuse
+from mlflow_grpc.addresses import addresses_of, allow_reuse, cannot_listen
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.settings import Settings, spelling
 
@@ -57,7 +57,5 @@ def _reserve(settings: Settings, setting: str, host: str, port: int, port_settin
         allow_reuse(reserved, by_others=True)
         reserved.bind((address[0], free, *address[2:]))
     except OSError as error:
-        raise AddressUnavailable(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with {port_setting}"
-        ) from error
+        raise AddressUnavailable(cannot_listen(host, port, str(error.strerror), port_setting)) from error
     return reserved

@@ -82,7 +82,7 @@ def fetch(
         return None
     from mlflow_grpc.hosting.pyfunc import fetching
 
-    with fetching.warn_if_slow(model.uri, f"{spelling('load_timeout_s')} says for how long"):
+    with fetching.warn_if_slow(model.uri, f"{spelling('load_timeout_s')} limits the wait"):
         return fetching.fetch(model.uri, versions, into)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from mlflow_grpc.addresses import addresses_of, allow_reuse, with_port
+from mlflow_grpc.addresses import addresses_of, allow_reuse, cannot_listen, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.http.app import HttpApp
 from mlflow_grpc.http.connections import KEEP_ALIVE_S, Connection
@@ -218,10 +218,8 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
-    return AddressUnavailable(
-        f"cannot listen on {host} port {port}: {error.strerror}; choose another with {spelling('http_port')} or "
-        "MLFLOW_GRPC_HTTP_PORT"
-    )
+    setting = f"{spelling('http_port')} or MLFLOW_GRPC_HTTP_PORT"
+    return AddressUnavailable(cannot_listen(host, port, str(error.strerror), setting))
 
 
 def max_connections() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from mlflow_grpc.addresses import addresses_of, allow_reuse, with_port
+from mlflow_grpc.addresses import addresses_of, allow_reuse, cannot_listen, with_port
 from mlflow_grpc.errors import AddressUnavailable, StartError
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.settings import Settings, spelling
@@ -141,15 +141,15 @@ def _addresses(host: str, source: str) -> list[str]:
 def _bind_error(address: str, port: int) -> str:
     """Finds out why an address cannot be bound, which gRPC does not report."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    reason = ""
+    reason = "gRPC cannot bind it"
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             allow_reuse(probe)
             probe.bind((address, port))
             probe.listen()
     except OSError as error:
-        reason = f": {error.strerror}"
-    return f"cannot listen on {address} port {port}{reason}; choose another with {spelling('port')} or PORT"
+        reason = str(error.strerror)
+    return cannot_listen(address, port, reason, f"{spelling('port')} or PORT")
 
 
 def _credentials(files: TlsFiles, handshakes: Handshakes) -> grpc.ServerCredentials:
