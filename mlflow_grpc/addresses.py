@@ -84,8 +84,8 @@ def cannot_listen(host: str, port: int, reason: str, setting: str) -> str:
 
     """
     return (
-        f"cannot listen on {host} port {port}: {reason}. If a server there is shutting down, wait until it has ended; or "
-        f"choose another port with {setting}"
+        f"cannot listen on {host} port {port}: {reason}. If a server there is shutting down, wait until it has ended; "
+        f"or choose another port with {setting}"
     )
 
 
