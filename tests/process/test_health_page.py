@@ -113,6 +113,7 @@ def test_a_server_that_loads_serves_and_stops(tmp_path):
         server.compare("lame duck")
 
 
+@pytest.mark.deep
 def test_a_server_whose_threads_hang(tmp_path):
     """The checks answer as the page says, and a call waits for its deadline, or for --timeout if that is shorter."""
     with (
