@@ -53,21 +53,26 @@ def served(command: str, folder: Path, **env: str) -> Process:
     return Process([sys.executable, "-m", "mlflow_grpc", *arguments, "--port", "0"], environment(**env), cwd=folder)
 
 
+def shell(commands: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs commands of the page in a folder; the first one that fails ends them, and the test."""
+    return subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
 @pytest.mark.deep
 def test_tokens(folder):
     """The commands make tokens that the server takes from the file, by the flag and by the variable of the manifest."""
     *made, serve = commands("Tokens")
     tokens = {}
     for command in made:
-        ran = subprocess.run(
-            ["bash", "-c", command],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
+        ran = shell(command, folder)
         tokens[shlex.split(command)[2]] = ran.stderr.split(": ")[-1].strip()
     assert list(tokens) == ["batch", "web"]
     with served(serve, folder) as server:
@@ -136,15 +141,7 @@ def test_certificates(folder):
         authority.write_key(folder / "ca-key.pem")
         with_id = section("Certificates and SPIFFE ids").split("```sh\n")[2].partition("```")[0]
         port = address.rpartition(":")[2]
-        called = subprocess.run(
-            ["bash", "-ec", with_id.replace("localhost:50060", f"localhost:{port}")],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
+        called = shell(with_id.replace("localhost:50060", f"localhost:{port}"), folder)
         assert called.stdout == '{"predictions": ["setosa", "setosa"]}\n'
         others = (
             x509.UniformResourceIdentifier("spiffe://example.org/ns/test/sa/web"),
