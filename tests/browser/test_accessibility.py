@@ -45,7 +45,7 @@ def axe(tmp_path_factory):
 def site():
     """The address of the documentation site, served from the files that `make docs` has built."""
     if not SITE.exists():
-        pytest.skip("needs the site: make docs")
+        pytest.fail("needs the site: make docs")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

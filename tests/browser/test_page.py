@@ -378,7 +378,7 @@ def test_the_same_call_as_code(open_model, tmp_path, name):
     """The code prints the answer that the page has, with the values of the form."""
     program = {"curl": "curl", "Python": sys.executable, "Node": "node"}[name]
     if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+        pytest.fail(f"install {program}: the page shows code for it")
     page = predict_with_odd_values(open_model)
     expected = answer(page)
     code = snippet(page, name)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import requests
 
@@ -14,7 +15,7 @@ from benchmarks.peers.faces import PeerError
 from benchmarks.peers.features.calls import ANSWERED, LIMIT_S, Result, credentials, words
 from benchmarks.peers.features.models import FACTOR, SECOND, SECOND_FACTOR, payload, wait_until
 from benchmarks.peers.features.stand import Observation, Stand, Started, main_protocol
-from benchmarks.peers.features.tried import Options
+from benchmarks.peers.features.tried import Options, Reloading
 from benchmarks.peers.protocols import MODEL, Protocol, Rest, TensorsRest
 from tests.support.collector import Collector
 
@@ -69,12 +70,12 @@ def two_models(stand: Stand) -> Observation:
 
 def loading(stand: Stand) -> Observation:
     """A second model is loaded while the server runs."""
-    if "reloads" not in stand.server.settings:
+    if not issubclass(stand.server, Reloading):
         return Observation("no", NONE_DOCUMENTED)
     with stand.start(Options(reloads=True)) as started:
         before = started.call(_of_name(started, SECOND)).word
         try:
-            started.server.load_second(started.location, stand.models.second)
+            cast("Reloading", started.server).load_second(started.location, stand.models.second)
         except requests.RequestException as error:
             return Observation("no", f"refused: {error}")
         began = time.monotonic()

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from benchmarks.peers.contenders import PROGRAMS, Location
 from benchmarks.peers.features.models import SECOND
 from benchmarks.peers.features.torchserve import TorchServeTried
-from benchmarks.peers.features.tried import TOKEN, WAITING_CALLS, Tried, lines_of, post
+from benchmarks.peers.features.tried import TOKEN, WAITING_CALLS, Reloading, Tried, lines_of, post
 from benchmarks.peers.protocols import MODEL, Predict, Rest
 
 
-class OursTried(Tried):
+class OursTried(Tried, Reloading):
     """This server."""
 
     name = "mlflow-grpc"
@@ -81,7 +81,7 @@ class MlflowTried(Tried):
         return [str(self.scripts / "mlflow"), "models", "serve", *where]
 
 
-class MLServerTried(Tried):
+class MLServerTried(Tried, Reloading):
     """Seldon's MLServer with its runtime for MLflow."""
 
     name = "MLServer"
@@ -130,7 +130,7 @@ class MLServerTried(Tried):
         (folder / "model-settings.json").write_text(json.dumps({"name": name, **runtime, **batches}), encoding="utf-8")
 
 
-class KServeTried(Tried):
+class KServeTried(Tried, Reloading):
     """KServe's SDK with a program."""
 
     name = "KServe SDK"

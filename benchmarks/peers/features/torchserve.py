@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from benchmarks.peers.contenders import PREPARE_LIMIT_S, PROGRAMS, Location
 from benchmarks.peers.faces import free_ports
 from benchmarks.peers.features.models import SECOND
-from benchmarks.peers.features.tried import WAITING_CALLS, Options, Tried, lines_of, post
+from benchmarks.peers.features.tried import WAITING_CALLS, Options, Reloading, Tried, lines_of, post
 from benchmarks.peers.protocols import MODEL, Protocol, Rest
 
 EXPIRY_MS = 500
@@ -40,7 +40,7 @@ class StreamPredictions(TorchServePredictions):
         return super().request(json.dumps({**json.loads(text), "in_turn": True}))
 
 
-class TorchServeTried(Tried):
+class TorchServeTried(Tried, Reloading):
     """TorchServe with a handler for MLflow models."""
 
     name = "TorchServe"

@@ -1,6 +1,6 @@
 """What all servers of the trials have in common: their options, and what the trials need to know about them."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -45,6 +45,19 @@ class Options:
         return self.certificate and self.certificate.with_suffix(".key")
 
 
+class Reloading(ABC):
+    """A server that loads further models while it runs."""
+
+    @abstractmethod
+    def load_second(self, location: Location, model: Path) -> None:
+        """Loads the second model into the running server.
+
+        Raises:
+            requests.HTTPError: The server refuses it.
+
+        """
+
+
 class Tried(Contender):
     """A server that is tried."""
 
@@ -80,15 +93,6 @@ class Tried(Contender):
     def path_of(self, name: str) -> str:
         """Returns the HTTP path of a model."""
         return f"/v2/models/{name}/infer"
-
-    def load_second(self, location: Location, model: Path) -> None:
-        """Loads the second model into the running server; called only if `settings` has `reloads`.
-
-        Raises:
-            requests.HTTPError: The server refuses it.
-
-        """
-        raise NotImplementedError
 
     def token(self, location: Location) -> str:
         """Returns the token that callers send."""
