@@ -273,9 +273,9 @@ docs: $(VENV)/.dev .venvs/docs/.ready .venvs/mermaid/mermaid.min.js ## build the
 	@touch $@
 
 # Writes dist/, which the release workflow publishes after this check. Uncommitted changes are not in it.
-release-check: $(VENV)/.dev .venvs/release/.ready ## build both distributions in dist/, install them into an empty environment, use them: VERSION=0.2.0 rehearses another version
+release-check: $(VENV)/.dev .venvs/release/.ready ## build both distributions in dist/, install them into an empty environment, use them: VERSION=0.2.0 rehearses another version, REPOSITORY=https://github.com/owner/name adds links to it
 	.venvs/release/bin/cffconvert --validate --infile CITATION.cff
-	$(BIN)/python -m scripts.build_release $${VERSION:+--version "$$VERSION"}
+	$(BIN)/python -m scripts.build_release $${VERSION:+--version "$$VERSION"} $${REPOSITORY:+--repository "$$REPOSITORY"}
 	.venvs/release/bin/twine check --strict dist/server/* dist/client/*
 	$(BIN)/python -m pytest -m release tests/release
 

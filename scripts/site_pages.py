@@ -6,7 +6,6 @@ lead to pages that show them. The pages about the command line and the .proto fi
 
 import argparse
 import posixpath
-import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # For the modules beside this one, when it runs as a script.
 
 from scripts import command_line_page, protos_page  # noqa: E402 - after their path
+from scripts.markdown_links import IMAGES, change_links  # noqa: E402 - after its path
 
 OUT = ROOT / "build" / "site-source"
 
@@ -33,8 +33,6 @@ PAGES = (
 )
 """Markdown files that are pages, as patterns."""
 
-IMAGES = (".png", ".svg")
-
 PROTOS = protos_page.paths()
 """Page of each .proto file of the server, by its path in the repository."""
 
@@ -48,8 +46,6 @@ LANGUAGES = {
     ".java": "java",
 }
 """Languages of files that pages link to, by suffix."""
-
-LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
 def main() -> None:
@@ -84,12 +80,10 @@ class Site:
 
     def add_page(self, page: str) -> None:
         """Writes a page with its links changed to pages of the site, and the files that it links to."""
-        text = LINK.sub(lambda link: f"{link[1]}{self._target(page, link[2])}{link[3]}", (ROOT / page).read_text())
+        folder = posixpath.dirname(page) or "."
+        text = (ROOT / page).read_text()
+        text = change_links(text, page, lambda path: posixpath.relpath(self._place(path), folder))
         write("index.md" if page == "README.md" else page, text)
-
-    def _target(self, page: str, target: str) -> str:
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
-        return posixpath.relpath(self._place(path), posixpath.dirname(page) or ".")
 
     def _place(self, path: str) -> str:
         """Returns the page that stands for a path of the repository, after writing it if it is new."""

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -38,11 +39,16 @@ WHEELS = {"server": "server/mlflow_grpc-*.whl", "client": "client/mlflow_grpc_cl
 SDISTS = {"server": "server/mlflow_grpc-*.tar.gz", "client": "client/mlflow_grpc_client-*.tar.gz"}
 
 
-def metadata(wheel: Path) -> dict[str, list[str]]:
-    """Returns the fields of a wheel's METADATA."""
+def message_in(wheel: Path) -> Message:
+    """Returns a wheel's METADATA: its fields, and the README as its body."""
     with zipfile.ZipFile(wheel) as files:
         (name,) = [name for name in files.namelist() if name.endswith(".dist-info/METADATA")]
-        message = Parser().parsestr(files.read(name).decode())
+        return Parser().parsestr(files.read(name).decode())
+
+
+def metadata(wheel: Path) -> dict[str, list[str]]:
+    """Returns the fields of a wheel's METADATA."""
+    message = message_in(wheel)
     return {field: message.get_all(field, []) for field in message}
 
 
@@ -108,6 +114,20 @@ def test_all_files_have_one_version(version):
     ]
     assert metadata(built(WHEELS["client"]))["Version"] == [version]
     assert f"mlflow-grpc-client=={version}" in metadata(built(WHEELS["server"]))["Requires-Dist"]
+
+
+@pytest.mark.parametrize("distribution", WHEELS)
+def test_pages_of_an_index_have_links(distribution, version):
+    """With the address of a repository, the metadata has it, and the README's links need no files beside it."""
+    repository = os.environ.get("REPOSITORY")
+    fields = metadata(built(WHEELS[distribution]))
+    if not repository:
+        assert "Project-URL" not in fields
+        return
+    assert f"Source, {repository}" in fields["Project-URL"]
+    targets = re.findall(r"\]\(([^)]+)\)", str(message_in(built(WHEELS[distribution])).get_payload()))
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    assert any(target.startswith(f"{repository}/blob/v{version}/docs/") for target in targets)
 
 
 @pytest.mark.parametrize("distribution", WHEELS)
