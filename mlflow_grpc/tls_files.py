@@ -54,6 +54,8 @@ class TlsFiles:
         self.expires_at = expiry(self.current.cert)
         """Time at which the certificate in use expires, in seconds since 1970."""
         self._is_reported = False
+        self._failed = False
+        """True after an error, until valid files are back."""
         if problem := date_problem(self.context, cert):
             logger.warning("clients refuse the certificate %s: %s", cert, problem)
 
@@ -75,13 +77,16 @@ class TlsFiles:
         if is_new:
             self._is_reported = False
         if files == self.current:
+            if self._failed:
+                self._failed = False
+                logger.info("the TLS files are again those that the server uses")
             return LOOK_INTERVAL_S
         if is_new:
             return SETTLE_S
         if files is not None:
             problem = self._take(files)
         if problem and not self._is_reported:
-            self._is_reported = True
+            self._is_reported = self._failed = True
             logger.error("the previous TLS files stay in use, because the new ones are not usable: %s", problem)
         return LOOK_INTERVAL_S
 
@@ -96,6 +101,7 @@ class TlsFiles:
             return str(error)
         if is_settled:  # Otherwise, the next look finds what replaces them now.
             self.context, self.current, self.expires_at = context, files, expiry(files.cert)
+            self._failed = False
             until = dt.datetime.fromtimestamp(self.expires_at, dt.UTC)
             logger.info(
                 "new TLS files: connections from now on get the certificate of %s, valid until %s",

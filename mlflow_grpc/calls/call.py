@@ -145,7 +145,7 @@ class Call(ABC):
         """Returns the error for the caller; an unexpected exception becomes its cause, for the log only."""
         if not isinstance(error, ServingError):
             hidden = ServingError(
-                "The server failed to answer. Its log has the details, under the request id of this answer."
+                "The server failed to answer. Its log has the details, under the request id of this call."
             )
             hidden.__cause__ = error
             return hidden

@@ -61,7 +61,7 @@ def blocks(language: str) -> list[str]:
 
 GO, GO_METADATA, GO_DETAILS = blocks("go")
 JAVA, JAVA_METADATA, JAVA_DETAILS = blocks("java")
-TYPED_NODE, NODE_METADATA = blocks("js")
+NODE_PROGRAM, TYPED_NODE, NODE_METADATA = blocks("js")
 """The programs, the lines that send metadata, and those that read the details of an error."""
 
 
@@ -86,6 +86,20 @@ def test_node_code() -> None:
     """The Node code is an excerpt of the example, which other tests run."""
     example = (ROOT / "client" / "examples" / "node" / "typed.mjs").read_text()
     assert textwrap.indent(TYPED_NODE, "  ") in example
+
+
+@pytest.mark.slow
+def test_the_node_program(example: Path, iris: Any, tmp_path: Path) -> None:
+    """The program of the page runs in a folder with mlflow.proto, and prints what its comment says."""
+    assert NODE_PROGRAM.count("localhost:50051") == 1
+    (tmp_path / "call.mjs").write_text(NODE_PROGRAM.replace("localhost:50051", iris.address))
+    shutil.copy(ROOT / "mlflow.proto", tmp_path)
+    (tmp_path / "node_modules").symlink_to(example / "node_modules")
+    assert run(node_tool("node"), "call.mjs", cwd=tmp_path) == f"{ANSWER}\n"
+    assert f"console.log(answer.value); // {ANSWER}\n" in NODE_PROGRAM
+    (install,) = commands("npm install")
+    locked = json.loads((example / "package.json").read_text())["dependencies"]
+    assert install.split()[2:] == list(locked)
 
 
 NODE = """

@@ -253,6 +253,30 @@ def test_a_directory_that_is_replaced(authority, tmp_path):
         assert names_shown(running, authority) == ["server-2"] * 2
 
 
+def test_a_line_says_that_the_files_are_valid_again(authority, files, running, caplog):
+    """After files that are not usable, the previous ones may come back; a line says so once, and only then."""
+    caplog.set_level(logging.INFO)
+    tls = running.server._tls
+    first = {path: path.read_bytes() for path in files.values()}
+
+    def levels() -> list[int]:
+        return [record.levelno for record in caplog.records if "TLS files" in record.getMessage()]
+
+    for _ in range(2):
+        files["tls_key"].write_bytes(authority.server("server-2")[1].read_bytes())
+        settle(tls)
+        files["tls_cert"].write_text("no certificate")
+        settle(tls)
+        assert levels()[-2:] == [logging.ERROR] * 2
+        for path, content in first.items():
+            path.write_bytes(content)
+        for _ in range(2):
+            settle(tls)
+        assert levels()[-2:] == [logging.ERROR, logging.INFO]
+    assert caplog.messages[-1] == "the TLS files are again those that the server uses"
+    assert levels() == [logging.ERROR, logging.ERROR, logging.INFO] * 2
+
+
 @pytest.mark.parametrize(
     ("not_before", "not_after", "problem"), [(1, 2, "it has expired"), (100_000, 100_001, "it is not valid yet")]
 )

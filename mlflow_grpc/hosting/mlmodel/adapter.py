@@ -163,7 +163,7 @@ def _translate_model_errors(record_path: str) -> Iterator[None]:
             refusal.refusal = str(error)
             raise refusal from None
         raise ModelFailed(
-            "The model raised an exception. It is in the server's log, under the request id of this answer.",
+            "The model raised an exception. It is in the server's log, under the request id of this call.",
             error_class=type(error).__name__,
         ) from error
 

@@ -246,7 +246,7 @@ def _translate_validation_errors() -> Iterator[None]:
         raise _refused(error.errors()) from None
     except BaseException as error:
         raise ModelFailed(
-            "The model's schema raised an exception. It is in the server's log, under the request id of this answer.",
+            "The model's schema raised an exception. It is in the server's log, under the request id of this call.",
             error_class=type(error).__name__,
         ) from error
 

@@ -78,11 +78,11 @@ def failure_of(error: BaseException, raised_by: str, advice: str = "") -> ModelF
     if isinstance(error, MlflowException):
         return ModelFailed(
             f"{raised_by} answered {error.error_code}. Its message is in the server's log, "
-            "under the request id of this answer.",
+            "under the request id of this call.",
             status=status_of_error_code(error.error_code),
             reason=error.error_code,
             error_class=internals.error_class(error),
             http_status=error.get_http_status_code(),
         )
-    message = f"{raised_by} raised an exception. It is in the server's log, under the request id of this answer."
+    message = f"{raised_by} raised an exception. It is in the server's log, under the request id of this call."
     return ModelFailed(f"{message} {advice}".rstrip(), error_class=type(error).__name__)
