@@ -1,8 +1,9 @@
-"""Generates the descriptor sets of server and client (`make protos`).
+"""Generates the descriptor sets of server and client, and stubs for type checkers (`make protos`).
 
 Server and client load a descriptor set into a private pool instead of importing generated modules. Those would register
 in the process-wide pool. There `Input` and `Output`, which have no package, would clash with the messages of a hosted
-model or with stubs that a user made from mlflow.proto.
+model or with code that a user made from mlflow.proto. Type checkers read the fields of messages in the stubs
+(`*_pb2.pyi`), beside which there are no modules.
 """
 
 import sys
@@ -27,25 +28,33 @@ SOURCES = ("mlflow.proto", "mlflow_grpc/v1/models.proto", "arrow/flight/flight.p
 OPEN_INFERENCE_SOURCES = ("open_inference/model_config.proto", "open_inference/grpc_service.proto")
 
 
+def run_protoc(sources: tuple[str, ...], *options: str) -> None:
+    """Runs protoc on .proto files of the server."""
+    include = resources.files("grpc_tools") / "_proto"
+    code = protoc.main(["protoc", f"-I{ROOT}", f"-I{PACKAGED}", f"-I{include}", *options, *sources])
+    if code != 0:
+        raise SystemExit(f"protoc failed with exit code {code}")
+
+
 def compile_files(sources: tuple[str, ...]) -> list[descriptor_pb2.FileDescriptorProto]:
     """Compiles .proto files of the server, and keeps their comments."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set.binpb"
-        include = resources.files("grpc_tools") / "_proto"
-        code = protoc.main(
-            [
-                "protoc",
-                f"-I{ROOT}",
-                f"-I{PACKAGED}",
-                f"-I{include}",
-                f"--descriptor_set_out={out}",
-                "--include_source_info",
-                *sources,
-            ]
-        )
-        if code != 0:
-            raise SystemExit(f"protoc failed with exit code {code}")
+        run_protoc(sources, f"--descriptor_set_out={out}", "--include_source_info")
         return list(descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file)
+
+
+def stubs(sources: tuple[str, ...]) -> dict[Path, bytes]:
+    """Returns the contents of the stubs for .proto files of the server."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_protoc(sources, f"--pyi_out={folder}")
+        # protoc imports by the paths of .proto files, which are not those of packages.
+        return {
+            PACKAGED / path.relative_to(folder): path.read_text()
+            .replace("from open_inference import", "from mlflow_grpc.protos.open_inference import")
+            .encode()
+            for path in Path(folder).rglob("*.pyi")
+        }
 
 
 def without_comments(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
@@ -72,10 +81,11 @@ def contents() -> dict[Path, bytes]:
         *(proto_of(module.DESCRIPTOR) for module in (status_pb2, error_details_pb2, health_pb2, reflection_pb2)),
         *map(without_comments, contract),
     ]
-    return {
+    sets = {
         path: descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)
         for path, files in ((SERVER, contract), (OPEN_INFERENCE, open_inference), (CLIENT, for_client))
     }
+    return {**sets, **stubs((*SOURCES, *OPEN_INFERENCE_SOURCES))}
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from mlflow_grpc.services.health import HealthServicer
 
 if TYPE_CHECKING:
     from mlflow_grpc.payload.arrow.model import TableModel
+    from mlflow_grpc.protos.arrow.flight import flight_pb2 as pb
     from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "arrow.flight.protocol.FlightService"
@@ -36,15 +37,14 @@ _ACTIONS = {
     "params": "The params of a model by its name, as MLflow's JSON: a list with name, type, default and shape.",
 }
 
-_Status: Any = health_pb2
+_PACKAGE = "arrow.flight.protocol"
 
-
-def _class(name: str) -> Any:
-    return protos.message_named(f"arrow.flight.protocol.{name}")
-
-
-_FlightInfo, _SchemaResult, _Descriptor = _class("FlightInfo"), _class("SchemaResult"), _class("FlightDescriptor")
-_HandshakeResponse, _ActionType, _Result = _class("HandshakeResponse"), _class("ActionType"), _class("Result")
+_FlightInfo: "type[pb.FlightInfo]" = protos.message_named(f"{_PACKAGE}.FlightInfo")
+_SchemaResult: "type[pb.SchemaResult]" = protos.message_named(f"{_PACKAGE}.SchemaResult")
+_Descriptor: "type[pb.FlightDescriptor]" = protos.message_named(f"{_PACKAGE}.FlightDescriptor")
+_HandshakeResponse: "type[pb.HandshakeResponse]" = protos.message_named(f"{_PACKAGE}.HandshakeResponse")
+_ActionType: "type[pb.ActionType]" = protos.message_named(f"{_PACKAGE}.ActionType")
+_Result: "type[pb.Result]" = protos.message_named(f"{_PACKAGE}.Result")
 
 
 class FlightServicer:
@@ -63,7 +63,7 @@ class FlightServicer:
         self._health = health
         self._max_bytes = max_message_bytes
 
-    async def DoExchange(self, messages: AsyncIterator[Any], call: GrpcCall) -> None:
+    async def DoExchange(self, messages: AsyncIterator[FlightData], call: GrpcCall) -> None:
         """Answers each record batch of a stream, in order; raises the errors of `Engine.submit`."""
         try:
             first = await anext(messages)
@@ -77,20 +77,19 @@ class FlightServicer:
 
             await Exchange(model, params, self._max_bytes, engine, call).answer(_Resumed(first, messages))
 
-    async def GetFlightInfo(self, descriptor: Any, call: GrpcCall) -> Message:
+    async def GetFlightInfo(self, descriptor: "pb.FlightDescriptor", call: GrpcCall) -> Message:
         """Describes a model."""
         return await self._info(self._target(descriptor, call)[0], descriptor)
 
-    async def GetSchema(self, descriptor: Any, call: GrpcCall) -> Message:
+    async def GetSchema(self, descriptor: "pb.FlightDescriptor", call: GrpcCall) -> Message:
         """Returns the input schema of a model; raises Unsupported if its signature has none."""
         entry, _ = self._target(descriptor, call)
         schema = (await self._model(entry)).input_schema
         if schema is None:
             raise Unsupported(f"The model {entry.name} has no signature, so the columns that it takes are unknown.")
-        result: Message = _SchemaResult(schema=schema.serialize().to_pybytes())
-        return result
+        return _SchemaResult(schema=schema.serialize().to_pybytes())
 
-    async def ListFlights(self, criteria: Any, call: GrpcCall) -> None:
+    async def ListFlights(self, criteria: "pb.Criteria", call: GrpcCall) -> None:
         """Writes a description of each model that can be called."""
         name = _text(criteria.expression, "The expression of ListFlights")
         for entry in visible(call, self._catalog.entries):
@@ -99,12 +98,12 @@ class FlightServicer:
                     await self._info(entry, _Descriptor(type=_Descriptor.PATH, path=entry.label.split("/")))
                 )
 
-    async def DoAction(self, action: Any, call: GrpcCall) -> None:
+    async def DoAction(self, action: "pb.Action", call: GrpcCall) -> None:
         """Writes the result of an action."""
         name = _text(action.body, "The body of an action")
         if action.type == "health":
-            response: Any = await self._health.Check(_Status.HealthCheckRequest(service=name), call)
-            result: Any = {"status": _Status.HealthCheckResponse.ServingStatus.Name(response.status)}
+            response = await self._health.Check(health_pb2.HealthCheckRequest(service=name), call)
+            result = {"status": health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)}
         elif action.type == "params":
             entry = self._catalog.resolve(name)
             check_model(call, entry)
@@ -113,31 +112,31 @@ class FlightServicer:
             raise Unsupported(f"There is no such action. There are: {', '.join(_ACTIONS)}.")
         await call.write(_Result(body=json.dumps(result).encode()))
 
-    async def ListActions(self, request: Any, call: GrpcCall) -> None:
+    async def ListActions(self, request: "pb.Empty", call: GrpcCall) -> None:
         """Writes the actions."""
         for name, description in _ACTIONS.items():
             await call.write(_ActionType(type=name, description=description))
 
-    async def Handshake(self, requests: AsyncIterator[Any], call: GrpcCall) -> None:
+    async def Handshake(self, requests: "AsyncIterator[pb.HandshakeRequest]", call: GrpcCall) -> None:
         """Lets everybody in."""
         async for _ in requests:
             await call.write(_HandshakeResponse())
 
-    async def DoGet(self, request: Any, call: GrpcCall) -> NoReturn:
+    async def DoGet(self, request: "pb.Ticket", call: GrpcCall) -> NoReturn:
         """Refuses the call."""
         raise Unsupported(
             "This server keeps no tables to get. Send the input to DoExchange, which returns predictions."
         )
 
-    async def DoPut(self, requests: Any, call: GrpcCall) -> NoReturn:
+    async def DoPut(self, requests: "AsyncIterator[pb.FlightData]", call: GrpcCall) -> NoReturn:
         """Refuses the call."""
         raise Unsupported("This server keeps no tables. Send the input to DoExchange, which returns predictions.")
 
-    async def PollFlightInfo(self, request: Any, call: GrpcCall) -> NoReturn:
+    async def PollFlightInfo(self, request: "pb.FlightDescriptor", call: GrpcCall) -> NoReturn:
         """Refuses the call."""
         raise Unsupported("Nothing runs in the background here. Call GetFlightInfo.")
 
-    def _target(self, descriptor: Any, call: GrpcCall) -> tuple[Entry, dict[str, Any] | None]:
+    def _target(self, descriptor: "pb.FlightDescriptor", call: GrpcCall) -> tuple[Entry, dict[str, Any] | None]:
         """Returns the model of a descriptor, and the params in it.
 
         Raises:
@@ -170,13 +169,13 @@ class FlightServicer:
     async def _model(self, entry: Entry) -> "TableModel":
         return await tables.table_model(entry.engine.model, self._max_bytes)
 
-    async def _info(self, entry: Entry, descriptor: Message) -> Message:
+    async def _info(self, entry: Entry, descriptor: "pb.FlightDescriptor") -> "pb.FlightInfo":
         model = await self._model(entry)
         schemas = [
             b"" if schema is None else schema.serialize().to_pybytes()
             for schema in (model.writer.schema, model.input_schema)
         ]
-        info: Message = _FlightInfo(
+        return _FlightInfo(
             schema=schemas[0],
             flight_descriptor=descriptor,
             total_records=-1,
@@ -184,17 +183,16 @@ class FlightServicer:
             ordered=True,
             app_metadata=schemas[1],
         )
-        return info
 
 
-class _Resumed(AsyncIterator[Any]):
+class _Resumed(AsyncIterator[FlightData]):
     """A stream of which the first message has been read, from its beginning."""
 
-    def __init__(self, first: Any, messages: AsyncIterator[Any]) -> None:
-        self._first = first
+    def __init__(self, first: FlightData, messages: AsyncIterator[FlightData]) -> None:
+        self._first: FlightData | None = first
         self._messages = messages
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> FlightData:
         if (first := self._first) is not None:
             self._first = None
             return first

@@ -68,7 +68,7 @@ class Exchange:
         self._waiting = _Waiting(max_message_bytes)  # For the schema of the answers: answers without rows.
         self._max_bytes = max_message_bytes
 
-    async def answer(self, messages: AsyncIterator[Any]) -> None:
+    async def answer(self, messages: AsyncIterator[FlightData]) -> None:
         """Answers all batches.
 
         Args:
@@ -103,13 +103,13 @@ class Exchange:
             for message in [*self._begin(pa.schema([])), *self._empty_answers()]:
                 await self._call.write(message)
 
-    async def _take(self, message: Any) -> Item | None:
+    async def _take(self, message: FlightData) -> Item | None:
         """Takes a message; returns None for a schema, a dictionary and an empty message."""
         if not message.data_header:
             return (None, message.app_metadata) if message.app_metadata else None
         return await tables.read(partial(self._read, message), len(message.data_header))
 
-    def _read(self, message: Any) -> Item | None:
+    def _read(self, message: FlightData) -> Item | None:
         rows = self._incoming.add(message.data_header, message.data_body)
         if self._reader is None and self._incoming.schema is not None:
             self._reader = self._model.reader(self._incoming.schema, self._params)
@@ -201,7 +201,9 @@ class _Waiting:
 class _Items(AsyncIterator[Item]):
     """The items of an exchange after its schema."""
 
-    def __init__(self, take: Callable[[Any], Awaitable[Item | None]], messages: AsyncIterator[Any]) -> None:
+    def __init__(
+        self, take: Callable[[FlightData], Awaitable[Item | None]], messages: AsyncIterator[FlightData]
+    ) -> None:
         self._take = take
         self._messages = messages
 

@@ -8,7 +8,8 @@ changes.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 protos.adopt(health_pb2.DESCRIPTOR)
-_messages: Any = health_pb2  # Newer than its type stubs.
-_Response: Any = _messages.HealthCheckResponse
+_Response = health_pb2.HealthCheckResponse
+_messages: ModuleType = health_pb2  # Its type stubs are older, and do not have HealthListResponse.
 SERVING: int = _Response.SERVING
 NOT_SERVING: int = _Response.NOT_SERVING
 SERVICE_UNKNOWN: int = _Response.SERVICE_UNKNOWN
@@ -59,7 +60,7 @@ class HealthServicer:
         self._statuses: dict[str, int] = dict.fromkeys(self.services, NOT_SERVING)
         self._watchers: dict[str, set[asyncio.Event]] = {}  # One event for each watcher, by the name that it watches.
 
-    async def Check(self, request: Any, call: GrpcCall) -> Message:
+    async def Check(self, request: health_pb2.HealthCheckRequest, call: GrpcCall) -> health_pb2.HealthCheckResponse:
         """Returns the status of one service; NOT_FOUND if there is no such service.
 
         Raises:
@@ -75,10 +76,9 @@ class HealthServicer:
                 "There is no service and no model of this name here. The RPC List of grpc.health.v1.Health lists the "
                 "names."
             )
-        response: Message = _Response(status=status)
-        return response
+        return _Response(status=status)
 
-    async def List(self, request: Any, call: GrpcCall) -> Message:
+    async def List(self, request: Message, call: GrpcCall) -> Message:
         """Returns all statuses, or those of the models that the caller may see and of the services."""
         names = set(self._statuses)
         if self._access is not None:
@@ -87,7 +87,7 @@ class HealthServicer:
         response: Message = _messages.HealthListResponse(statuses=statuses)
         return response
 
-    async def Watch(self, request: Any, call: GrpcCall) -> None:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, call: GrpcCall) -> None:
         """Writes the status of one service now and whenever it changes; SERVICE_UNKNOWN while there is no such service.
 
         A watcher that reads slowly gets the latest status and misses those before, as the protocol allows. Raises the

@@ -3,8 +3,8 @@
 Rule of this module: it describes what is in the catalog, and runs no model.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, WrapperShape
@@ -26,13 +26,14 @@ from mlflow_grpc.services.typed import NAME as NAME_OF_TYPED
 from mlflow_grpc.services.typed import TypedService
 
 if TYPE_CHECKING:
+    from mlflow_grpc.protos.mlflow_grpc.v1 import models_pb2 as pb
     from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "mlflow_grpc.v1.Models"
 
-_Model = protos.message_named("mlflow_grpc.v1.Model")
-_Schema = protos.message_named("mlflow_grpc.v1.Schema")
-_Page = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
+_Model: "type[pb.Model]" = protos.message_named("mlflow_grpc.v1.Model")
+_Schema: "type[pb.Schema]" = protos.message_named("mlflow_grpc.v1.Schema")
+_Page: "type[pb.ListModelsResponse]" = protos.message_named("mlflow_grpc.v1.ListModelsResponse")
 _STATES = {State.LOADING: _Model.LOADING, State.READY: _Model.READY, State.FAILED: _Model.FAILED}
 
 
@@ -43,7 +44,7 @@ class ModelsServicer:
         self._catalog = catalog
         self._typed = typed
 
-    async def ListModels(self, request: Any, call: GrpcCall) -> Message:
+    async def ListModels(self, request: "pb.ListModelsRequest", call: GrpcCall) -> Message:
         """Describes all models, or a page of them.
 
         Raises:
@@ -66,10 +67,9 @@ class ModelsServicer:
         return self._page(entries if permit is None else permit.visible(Service.MODELS, entries), "")
 
     def _page(self, entries: list[Entry], next_page_token: str) -> Message:
-        page: Message = _Page(models=map(self._describe, entries), next_page_token=next_page_token)
-        return page
+        return _Page(models=map(self._describe, entries), next_page_token=next_page_token)
 
-    async def GetModel(self, request: Any, call: GrpcCall) -> Message:
+    async def GetModel(self, request: "pb.GetModelRequest", call: GrpcCall) -> Message:
         """Describes one model; raises the errors of `Catalog.get`.
 
         Raises:
@@ -80,7 +80,7 @@ class ModelsServicer:
         check_model(call, entry)
         return self._describe(entry)
 
-    def _describe(self, entry: Entry) -> Message:
+    def _describe(self, entry: Entry) -> "pb.Model":
         message = _Model(
             name=entry.name,
             version=entry.version,
@@ -102,11 +102,10 @@ class ModelsServicer:
                 message.deterministic = info.deterministic
             message.example, message.example_is_typed = _as_utf8(info.example), info.is_example_typed
             if entry.config.endpoint:
-                self._add_rpcs(message.rpcs, entry, streams=loaded.model.streams)
-        described: Message = message
-        return described
+                self._add_rpcs(message, entry, streams=loaded.model.streams)
+        return message
 
-    def _add_field_names(self, message: Any, entry: Entry) -> None:
+    def _add_field_names(self, message: "pb.Model", entry: Entry) -> None:
         typed = self._typed.messages_of(entry)
         if typed is None:
             return
@@ -123,18 +122,18 @@ class ModelsServicer:
                 if field.label != field.name:
                     getattr(message, schema).field_names[field.name] = _as_utf8(field.label)
 
-    def _add_rpcs(self, rpcs: Any, entry: Entry, *, streams: bool) -> None:
+    def _add_rpcs(self, message: "pb.Model", entry: Entry, *, streams: bool) -> None:
         metadata = {} if self._catalog.is_default(entry) else {MODEL_KEY: entry.label}
         for service in (text.NAME, text.STREAM_NAME):
             for method in protos.service(service).methods:
                 if streams or method.name != "predict_stream":
-                    _add_rpc(rpcs, service, method, metadata)
+                    _add_rpc(message, service, method, metadata)
         for method in self._typed.methods_of(entry):
-            _add_rpc(rpcs, NAME_OF_TYPED, method, {})
+            _add_rpc(message, NAME_OF_TYPED, method, {})
 
 
-def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[str, str]) -> None:
-    rpcs.add(
+def _add_rpc(message: "pb.Model", service: str, method: MethodDescriptor, metadata: dict[str, str]) -> None:
+    message.rpcs.add(
         path=f"/{service}/{method.name}",
         request_type=method.input_type.full_name,
         response_type=method.output_type.full_name,
@@ -144,7 +143,7 @@ def _add_rpc(rpcs: Any, service: str, method: MethodDescriptor, metadata: dict[s
     )
 
 
-def _add_field_rules(rules: Any, message: str, fields: Sequence[FieldShape]) -> None:
+def _add_field_rules(rules: "MutableMapping[str, pb.FieldRules]", message: str, fields: Sequence[FieldShape]) -> None:
     """Adds the rules for the fields of a message, and of the records in them."""
     name = f"{PACKAGE}.{message}"
     if name in rules:
@@ -157,7 +156,7 @@ def _add_field_rules(rules: Any, message: str, fields: Sequence[FieldShape]) -> 
             _add_field_rules(rules, shape.name, shape.fields)
 
 
-def _copy(schema: SchemaTexts, message: Any, field: str) -> None:
+def _copy(schema: SchemaTexts, message: "pb.Model", field: str) -> None:
     if schema != SchemaTexts():
         getattr(message, field).MergeFrom(
             _Schema(mlflow_json=_as_utf8(schema.mlflow_json), json_schema=_as_utf8(schema.json_schema))

@@ -9,7 +9,7 @@ Rule of this module: it unpacks, names the model, hands over and packs. `mlflow_
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -27,6 +27,7 @@ from mlflow_grpc.services.named_models import Arrival, NamedModels
 from mlflow_grpc.services.streams import answer_in_order
 
 if TYPE_CHECKING:
+    from mlflow_grpc.protos.open_inference import grpc_service_pb2 as pb
     from mlflow_grpc.services.dispatch import Handlers
 
 NAME = "inference.GRPCInferenceService"
@@ -42,13 +43,12 @@ NOT_IMPLEMENTED = {
 """Why methods are not implemented, by a part of their names."""
 
 
-def _message(name: str) -> Any:
-    return protos.message_named(f"inference.{name}")
-
-
-_Response, _StreamResponse = _message("ModelInferResponse"), _message("ModelStreamInferResponse")
-_Live, _Ready, _ModelReady = map(_message, ("ServerLiveResponse", "ServerReadyResponse", "ModelReadyResponse"))
-_Loaded = _message("RepositoryModelLoadResponse")
+_Response: "type[pb.ModelInferResponse]" = protos.message_named("inference.ModelInferResponse")
+_StreamResponse: "type[pb.ModelStreamInferResponse]" = protos.message_named("inference.ModelStreamInferResponse")
+_Live: "type[pb.ServerLiveResponse]" = protos.message_named("inference.ServerLiveResponse")
+_Ready: "type[pb.ServerReadyResponse]" = protos.message_named("inference.ServerReadyResponse")
+_ModelReady: "type[pb.ModelReadyResponse]" = protos.message_named("inference.ModelReadyResponse")
+_Loaded: "type[pb.RepositoryModelLoadResponse]" = protos.message_named("inference.RepositoryModelLoadResponse")
 
 
 class OpenInferenceServicer:
@@ -72,17 +72,15 @@ class OpenInferenceServicer:
         self.reader = described.reader
         """Parses the requests of ModelInfer."""
 
-    async def ServerLive(self, request: Any, call: GrpcCall) -> Message:
+    async def ServerLive(self, request: "pb.ServerLiveRequest", call: GrpcCall) -> Message:
         """Returns True, because a server that is not live cannot."""
-        live: Message = _Live(live=True)
-        return live
+        return _Live(live=True)
 
-    async def ServerReady(self, request: Any, call: GrpcCall) -> Message:
+    async def ServerReady(self, request: "pb.ServerReadyRequest", call: GrpcCall) -> Message:
         """Returns True while the health of the server is SERVING."""
-        ready: Message = _Ready(ready=self._described.is_serving())
-        return ready
+        return _Ready(ready=self._described.is_serving())
 
-    async def ModelReady(self, request: Any, call: GrpcCall) -> Message:
+    async def ModelReady(self, request: "pb.ModelReadyRequest", call: GrpcCall) -> Message:
         """Returns True while the health of a model is SERVING; False for an unknown model, as Triton does.
 
         Raises:
@@ -97,23 +95,22 @@ class OpenInferenceServicer:
             is_ready = False
         else:
             is_ready = self._described.is_ready(entry)
-        ready: Message = _ModelReady(ready=is_ready)
-        return ready
+        return _ModelReady(ready=is_ready)
 
-    async def ServerMetadata(self, request: Any, call: GrpcCall) -> Message:
+    async def ServerMetadata(self, request: "pb.ServerMetadataRequest", call: GrpcCall) -> Message:
         """Returns name, version and extensions."""
         return self._described.server_metadata()
 
-    async def ModelMetadata(self, request: Any, call: GrpcCall) -> Message:
+    async def ModelMetadata(self, request: "pb.ModelMetadataRequest", call: GrpcCall) -> Message:
         """Describes the inputs and outputs of a model; raises the errors of `Catalog.resolve`."""
         entry = self._models.resolve(request.name, request.version, call)
         return self._described.metadata(entry, visible(call, self._catalog.entries))
 
-    async def ModelConfig(self, request: Any, call: GrpcCall) -> Message:
+    async def ModelConfig(self, request: "pb.ModelConfigRequest", call: GrpcCall) -> Message:
         """Describes a model in Triton's form; raises the errors of `Catalog.resolve`."""
         return self._described.config(self._models.resolve(request.name, request.version, call))
 
-    async def ModelStatistics(self, request: Any, call: GrpcCall) -> Message:
+    async def ModelStatistics(self, request: "pb.ModelStatisticsRequest", call: GrpcCall) -> Message:
         """Returns the statistics of one model, or of all that are loaded.
 
         Raises:
@@ -125,11 +122,11 @@ class OpenInferenceServicer:
             entries = [self._models.resolve(request.name, request.version, call)]
         return self._described.statistics(entries)
 
-    async def RepositoryIndex(self, request: Any, call: GrpcCall) -> Message:
+    async def RepositoryIndex(self, request: "pb.RepositoryIndexRequest", call: GrpcCall) -> Message:
         """Lists the models of the configuration, or those that are ready."""
         return self._described.index(visible(call, self._catalog.entries), only_ready=request.ready)
 
-    async def RepositoryModelLoad(self, request: Any, call: GrpcCall) -> Message:
+    async def RepositoryModelLoad(self, request: "pb.RepositoryModelLoadRequest", call: GrpcCall) -> Message:
         """Reloads a model of the configuration, in all its versions.
 
         Raises:
@@ -150,49 +147,46 @@ class OpenInferenceServicer:
             check_model(call, entry)
         for entry in entries:
             await self._reload(entry)
-        loaded: Message = _Loaded()
-        return loaded
+        return _Loaded()
 
-    async def ModelInfer(self, message: Any, call: GrpcCall, arrival: Arrival) -> Message:
+    async def ModelInfer(self, message: "pb.ModelInferRequest", call: GrpcCall, arrival: Arrival) -> Message:
         """Predicts the rows of one request; raises the errors of `Engine.predict`."""
         entry = arrival.model(message.model_name, message.model_version)
         return await entry.engine.predict(self._request(entry, message, call), call.deadline)
 
-    async def ModelStreamInfer(self, messages: AsyncIterator[Any], call: GrpcCall, _: None) -> None:
+    async def ModelStreamInfer(self, messages: "AsyncIterator[pb.ModelInferRequest]", call: GrpcCall, _: None) -> None:
         """Answers each message of a stream, in order; an error takes the place of an answer."""
         requests = _RequestIds(messages)
 
-        async def submit(message: Any) -> "asyncio.Future[Message]":
+        async def submit(message: "pb.ModelInferRequest") -> "asyncio.Future[Message]":
             entry = answering(call, self._models.resolve(message.model_name, message.model_version, call))
             return await entry.engine.submit(self._request(entry, message, call), call.deadline)
 
         def make_output(answer: Message) -> Message:
             requests.ids.popleft()
-            output = _StreamResponse(infer_response=answer)
+            output = _StreamResponse(infer_response=cast("pb.ModelInferResponse", answer))
             output.infer_response.parameters["triton_final_response"].bool_param = True
-            written: Message = output
-            return written
+            return output
 
         def make_error(error: ServingError) -> Message:
             failed = _Response(id=requests.ids.popleft())
-            written: Message = _StreamResponse(error_message=f"{error.status}: {error.text}", infer_response=failed)
-            return written
+            return _StreamResponse(error_message=f"{error.status}: {error.text}", infer_response=failed)
 
         max_unread_s = self._catalog.entries[0].engine.max_unread_s
         await answer_in_order(requests, call, submit, make_output, make_error, max_unread_s=max_unread_s)
 
-    def _request(self, entry: Entry, message: Any, call: GrpcCall) -> TensorsRequest:
+    def _request(self, entry: Entry, message: "pb.ModelInferRequest", call: GrpcCall) -> TensorsRequest:
         return TensorsRequest(self._described.codec(entry), message, call, call.message_bytes)
 
 
-class _RequestIds(AsyncIterator[Any]):
+class _RequestIds(AsyncIterator["pb.ModelInferRequest"]):
     """The requests of a stream, whose ids are kept until they are answered."""
 
-    def __init__(self, messages: AsyncIterator[Any]) -> None:
+    def __init__(self, messages: "AsyncIterator[pb.ModelInferRequest]") -> None:
         self._messages = messages
         self.ids: deque[str] = deque()
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> "pb.ModelInferRequest":
         try:
             message = await anext(self._messages)
         except ServingError:  # It does not parse; an error answers it too.
@@ -202,8 +196,8 @@ class _RequestIds(AsyncIterator[Any]):
         return message
 
 
-def _unsupported(reason: str) -> Callable[[Any, GrpcCall], Any]:
-    async def refuse(request: Any, call: GrpcCall) -> NoReturn:
+def _unsupported(reason: str) -> Callable[[Message, GrpcCall], Awaitable[NoReturn]]:
+    async def refuse(request: Message, call: GrpcCall) -> NoReturn:
         raise Unsupported(reason)
 
     return refuse

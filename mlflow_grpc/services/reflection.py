@@ -6,7 +6,7 @@ of grpcio-reflection. Its servicer is not used, because it reads files from a de
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -105,7 +105,9 @@ class ReflectionServicer:
                 parts[rpcs] = _Offer(services, typed.pool, lambda: file, {file.name: file for file in protos.files()})
         return parts[rpcs]
 
-    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: GrpcCall) -> None:
+    async def ServerReflectionInfo(
+        self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], call: GrpcCall
+    ) -> None:
         """Answers each request of the stream, in order."""
         async for request in requests:
             answer = reflection_pb2.ServerReflectionResponse(original_request=request)
@@ -116,7 +118,9 @@ class ReflectionServicer:
             await call.write(answer)
 
 
-async def _answer(offer: _Offer, request: Any, answer: Any) -> None:
+async def _answer(
+    offer: _Offer, request: reflection_pb2.ServerReflectionRequest, answer: reflection_pb2.ServerReflectionResponse
+) -> None:
     pool = offer.pool
     match request.WhichOneof("message_request"):
         case "file_by_filename":
@@ -141,7 +145,7 @@ async def _answer(offer: _Offer, request: Any, answer: Any) -> None:
             _refuse(answer, grpc.StatusCode.INVALID_ARGUMENT)
 
 
-async def _put(offer: _Offer, answer: Any, name: str) -> None:
+async def _put(offer: _Offer, answer: reflection_pb2.ServerReflectionResponse, name: str) -> None:
     """Answers with a file and all files that it imports."""
     files: dict[str, FileDescriptorProto] = {}
     pending = [name]
@@ -154,7 +158,7 @@ async def _put(offer: _Offer, answer: Any, name: str) -> None:
     serialized.extend(file.SerializeToString() for file in files.values())
 
 
-def _refuse(answer: Any, code: grpc.StatusCode) -> None:
+def _refuse(answer: reflection_pb2.ServerReflectionResponse, code: grpc.StatusCode) -> None:
     number, description = code.value
     answer.error_response.error_code = number
     answer.error_response.error_message = description
