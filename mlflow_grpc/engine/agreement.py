@@ -26,7 +26,7 @@ class Agreement:
     """Largest absolute difference of two numbers; None if there are none, or not as many values on both sides."""
 
 
-def compare(expected: Any, predicted: Any) -> Agreement:
+def compare(expected: object, predicted: object) -> Agreement:
     """Compares predictions with those of the champion.
 
     Args:
@@ -41,7 +41,7 @@ def compare(expected: Any, predicted: Any) -> Agreement:
     return _compare_values(_values(expected), _values(predicted))
 
 
-def _compare_values(first: list[Any], second: list[Any]) -> Agreement:
+def _compare_values(first: list[object], second: list[object]) -> Agreement:
     if len(first) != len(second):
         return Agreement(agrees=False)
     numbers, agrees = [], True
@@ -66,7 +66,7 @@ def _compare_numbers(first: Numbers, second: Numbers) -> Agreement:
     return Agreement(agrees, float(differences.max()))
 
 
-def _aligned(table: Any, expected: Any) -> Any:
+def _aligned(table: Any, expected: object) -> object:
     """Returns a table with its columns in the order of another one that has the same; anything else unchanged."""
     columns, order = getattr(table, "columns", None), getattr(expected, "columns", None)
     if columns is None or order is None or sorted(map(str, columns)) != sorted(map(str, order)):
@@ -74,7 +74,7 @@ def _aligned(table: Any, expected: Any) -> Any:
     return table[list(order)]
 
 
-def _numbers(predictions: Any) -> Numbers | None:
+def _numbers(predictions: object) -> Numbers | None:
     """Returns the numbers of predictions that are an array or a table of nothing else, in order."""
     if hasattr(predictions, "to_numpy"):
         predictions = predictions.to_numpy()
@@ -83,7 +83,7 @@ def _numbers(predictions: Any) -> Numbers | None:
     return predictions.ravel().astype(np.float64)
 
 
-def _values(predictions: Any) -> list[Any]:
+def _values(predictions: object) -> list[object]:
     """Returns all values of predictions in order, and those of a dictionary with its keys, in their order."""
     if hasattr(predictions, "to_numpy"):
         predictions = predictions.to_numpy()

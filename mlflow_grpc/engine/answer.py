@@ -6,7 +6,7 @@ and nothing else. Several requests at once are answered in `mlflow_grpc.engine.b
 
 import time
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow_grpc.engine.progress import PredictTimer, row_count
 from mlflow_grpc.engine.requests import AnswerT, Request
@@ -119,7 +119,7 @@ def _decode(request: Request[AnswerT], model: ServableModel) -> ModelInput:
     return decoded
 
 
-def _preprocessed(request: Request[AnswerT], model: ServableModel, decoded: ModelInput) -> Any:
+def _preprocessed(request: Request[AnswerT], model: ServableModel, decoded: ModelInput) -> object:
     """Returns what the model gets; the hook before it runs first, because only its result shows what is ignored."""
     if model.preprocess is None:
         return decoded.data

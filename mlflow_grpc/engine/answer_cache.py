@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from mlflow_grpc.cache_config import CacheLimits
 from mlflow_grpc.engine.engine import AnswerRequest
 from mlflow_grpc.engine.progress import RequestProgress
-from mlflow_grpc.engine.requests import Request, RequestObserver
+from mlflow_grpc.engine.requests import AnswerT, Request, RequestObserver
 from mlflow_grpc.engine.time_limit import TimeLimit
 from mlflow_grpc.telemetry.challengers import CacheMetrics
 
@@ -61,7 +61,7 @@ class AnswerCache:
 
         """
 
-        async def answer_from_cache(request: Request[Any], size: int, limit: TimeLimit) -> Any:
+        async def answer_from_cache(request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
             key = request.cache_key if size <= MAX_SIZE else None
             if key is None:
                 return await answer(request, size, limit)
@@ -80,7 +80,7 @@ class AnswerCache:
 
         return answer_from_cache
 
-    def _hit(self, request: Request[Any], cached: _Cached) -> Any:
+    def _hit(self, request: Request[AnswerT], cached: _Cached) -> AnswerT:
         if self._metrics is not None:
             self._metrics.hits.add()
             self._metrics.rows.set(self._rows)  # After the way back to this version, it is that of another one.
@@ -88,9 +88,10 @@ class AnswerCache:
         request.progress.rows = cached.rows
         if cached.ignored:
             request.observer.columns_ignored(cached.ignored)
-        return cached.answer
+        answer: AnswerT = cached.answer  # Equal keys are of requests of the same class.
+        return answer
 
-    def _add(self, key: Hashable, answered: Any, rows: int | None, ignored: tuple[str, ...]) -> None:
+    def _add(self, key: Hashable, answered: object, rows: int | None, ignored: tuple[str, ...]) -> None:
         answer_size = _size_of(answered)
         if answer_size is None:
             return
@@ -133,7 +134,7 @@ def _size_of_key(key: Hashable) -> int:
     return sum(map(sys.getsizeof, key)) if isinstance(key, tuple) else sys.getsizeof(key)
 
 
-def _size_of(answer: Any) -> int | None:
+def _size_of(answer: object) -> int | None:
     """Returns the size of an answer in bytes; None if it is of a type that is not cached."""
     if isinstance(answer, str | bytes):
         return sys.getsizeof(answer)

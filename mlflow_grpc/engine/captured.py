@@ -3,7 +3,7 @@
 Rule of this module: the answer stays the same, as do the times and the caller of the request.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow_grpc.engine.requests import AnswerT, Request
 from mlflow_grpc.engine.servable import ServableModel
@@ -28,7 +28,7 @@ class CapturedRequest(Request[AnswerT]):
         """
         self._request = request
         self.observer, self.progress = request.observer, request.progress
-        self.predictions: Any = None
+        self.predictions: object = None
         """What the model returned for the rows of the request; None until the answer is made."""
 
     @property

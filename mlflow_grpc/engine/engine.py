@@ -5,10 +5,10 @@ long, or never ends, holds up no other.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
-from typing import Any, Self
+from typing import Protocol, Self
 
 from mlflow_grpc.daemon_threads import in_daemon_thread
 from mlflow_grpc.engine.admission import Admission, AdmittedRequest
@@ -39,8 +39,12 @@ MAX_UNREAD_S = 300.0
 """Maximum time that a message of a stream waits for its caller to read it, in seconds, unless the time limit of a call
 is longer: as long as a request may take to arrive."""
 
-AnswerRequest = Callable[[Request[Any], int, TimeLimit], Awaitable[Any]]
-"""Answers an admitted request, with its size in bytes or characters."""
+
+class AnswerRequest(Protocol):
+    """Answers an admitted request, with its size in bytes or characters."""
+
+    async def __call__(self, request: Request[AnswerT], size: int, limit: TimeLimit, /) -> AnswerT:
+        """Returns the answer."""
 
 
 class Engine:
@@ -146,7 +150,7 @@ class Engine:
             async with asyncio.timeout(limit.remaining_s), self._parsing:
                 return bool(await in_daemon_thread(asks, name="parse"))
 
-    def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:
+    def reserve_response(self, size: int, task: "asyncio.Task[object]") -> None:
         """Reserves room for a large response until its caller has read it.
 
         Args:
@@ -180,7 +184,7 @@ class Engine:
         request.progress.trace = request.observer.trace
         with self.admission.admit_request(size):
             try:
-                answered: AnswerT = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
+                answered = await self._answer(request, size, TimeLimit(self._timeout_s, deadline))
             except BaseException as error:
                 report(request, error, self.metrics, deadline)
                 raise
@@ -288,7 +292,7 @@ class Engine:
         return self._model
 
 
-def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[Any]) -> None:
+def _give_up(admitted: AdmittedRequest, chunks: ResponseChunks[AnswerT]) -> None:
     """Releases what an answer holds whose caller does not read it."""
     admitted.give_up()
     chunks.abandon()

@@ -3,8 +3,6 @@
 Rule of this module: it tries the model and decides, and logs what it decided. It is imported once MLflow is needed.
 """
 
-from typing import Any
-
 from mlflow_grpc.choices import Batching, Payload
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.batching import qualification
@@ -91,7 +89,7 @@ def _hooked(
     if decoder is not None and batched:
         fast_path = FastPath(decoder, RowRunner(hooked, decoder, codec), settings.batch_rows, settings.batch_wait_s)
 
-    def preprocess(data: Any) -> ModelInput:
+    def preprocess(data: object) -> ModelInput:
         preprocessed = hooked.preprocess(data)
         return ModelInput(preprocessed, ignored=codec.unknown.check(preprocessed.left_over))
 

@@ -5,7 +5,6 @@ admission counts it by its reason.
 """
 
 import asyncio
-from typing import Any
 
 from mlflow_grpc.engine.requests import Request
 from mlflow_grpc.engine.time_limit import is_over
@@ -14,7 +13,7 @@ from mlflow_grpc.telemetry.models import ModelMetrics
 
 
 def report(
-    request: Request[Any], error: BaseException | None, metrics: ModelMetrics | None, deadline: float | None
+    request: Request[object], error: BaseException | None, metrics: ModelMetrics | None, deadline: float | None
 ) -> None:
     """Reports a request that has ended.
 

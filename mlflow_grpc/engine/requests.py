@@ -31,6 +31,7 @@ JSON_TYPES = frozenset([None, *(f"application/json{parameter}" for parameter in 
 """Media types for which the payload may be plain rows."""
 
 AnswerT = TypeVar("AnswerT")
+_AnswerT_co = TypeVar("_AnswerT_co", covariant=True)
 CodecT = TypeVar("CodecT", "TypedCodec", "RowsCodec", "TensorCodec")
 
 
@@ -64,7 +65,7 @@ class NoObserver:
         """Does nothing."""
 
 
-class Request(ABC, Generic[AnswerT]):
+class Request(ABC, Generic[_AnswerT_co]):
     """One payload with its conversions. Every method may raise a ServingError."""
 
     __slots__ = ("observer", "progress")
@@ -92,7 +93,7 @@ class Request(ABC, Generic[AnswerT]):
         """Decodes the payload on the fast path; None if that does not apply."""
 
     @abstractmethod
-    def encode_rows(self, model: ServableModel, predictions: object) -> AnswerT:
+    def encode_rows(self, model: ServableModel, predictions: object) -> _AnswerT_co:
         """Makes the answer from the predictions for the rows of `decode_rows`."""
 
     @abstractmethod
@@ -105,7 +106,7 @@ class Request(ABC, Generic[AnswerT]):
         """
 
     @abstractmethod
-    def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> AnswerT:
+    def encode(self, model: ServableModel, predictions: object, decoded: ModelInput) -> _AnswerT_co:
         """Makes the answer from the predictions for what `decode` returned."""
 
     @abstractmethod

@@ -58,7 +58,7 @@ class ServableModel:
     refused_rpcs: frozenset[RpcKind] = frozenset()
     """Typed RPCs that are not offered, because they failed on the model's input example."""
 
-    preprocess: Callable[[Any], ModelInput] | None = field(default=None, repr=False)
+    preprocess: Callable[[object], ModelInput] | None = field(default=None, repr=False)
     """Runs the hook before the model on a parsed payload; the result has the names that hook and model ignore. None if
     there is no such hook."""
 

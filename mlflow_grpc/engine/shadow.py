@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from mlflow_grpc.challenger_config import MAX_CPU_SHARE, Challenger
 from mlflow_grpc.engine.answer import answer
@@ -21,7 +20,7 @@ from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import AnswerRequest
 from mlflow_grpc.engine.progress import RequestProgress
 from mlflow_grpc.engine.report import report
-from mlflow_grpc.engine.requests import NoObserver, Request
+from mlflow_grpc.engine.requests import AnswerT, NoObserver, Request
 from mlflow_grpc.engine.servable import ServableModel
 from mlflow_grpc.engine.time_limit import TimeLimit
 from mlflow_grpc.errors import NotReady, ServingError, TimeLimitExceeded
@@ -47,10 +46,10 @@ LOG_INTERVAL_S = 60.0
 class _Answered:
     """A request that the champion has answered."""
 
-    request: Request[Any]
+    request: Request[object]
     size: int
     """Size of the payload, and about that of the predictions, in bytes."""
-    predictions: Any
+    predictions: object
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class ShadowCalls:
 
         """
 
-        async def answer_and_compare(request: Request[Any], size: int, limit: TimeLimit) -> Any:
+        async def answer_and_compare(request: Request[AnswerT], size: int, limit: TimeLimit) -> AnswerT:
             if not request.observer.is_shadowed:
                 return await answer_call(request, size, limit)
             captured = CapturedRequest(request)
@@ -107,7 +106,7 @@ class ShadowCalls:
 
         return answer_and_compare
 
-    def _add(self, request: Request[Any], size: int, predictions: Any) -> None:
+    def _add(self, request: Request[object], size: int, predictions: object) -> None:
         size += VALUE_BYTES * _count_of(predictions)
         if (challenger := self._champion.challenger) is not None and challenger.engine.metrics is not None:
             self._metrics = challenger.engine.metrics.shadow
@@ -170,7 +169,7 @@ class ShadowCalls:
             self._metrics.count(compared.outcome, compared.difference)
 
 
-def _count_of(predictions: Any) -> int:
+def _count_of(predictions: object) -> int:
     """Returns the number of values of an array or a table, or the length of a list or a text."""
     count = getattr(predictions, "size", None)  # A function in tensors of PyTorch.
     if isinstance(count, int):

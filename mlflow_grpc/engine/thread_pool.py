@@ -57,9 +57,9 @@ class _Job:
     __slots__ = ("abandoned_at", "deadline", "function", "future", "loop", "requests", "state")
 
     def __init__(
-        self, function: Callable[[], Any], deadline: float, loop: asyncio.AbstractEventLoop, requests: int
+        self, function: Callable[[], object], deadline: float, loop: asyncio.AbstractEventLoop, requests: int
     ) -> None:
-        self.function: Callable[[], Any] | None = function
+        self.function: Callable[[], object] | None = function
         self.requests = requests  # Requests that wait for it; 0 once it has started or will never start.
         self.abandoned_at = float("inf")  # When its caller left while it ran.
         self.deadline = deadline

@@ -7,7 +7,7 @@ trial takes too long, the RPC is offered. The model runs once for each RPC that 
 import contextvars
 import threading
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 from google.protobuf.message import Message
@@ -167,7 +167,7 @@ class _TypedCalls:
             requests[RpcKind.STREAM] = RecordRequest(codecs.chunks, record, observer, size)
         return requests
 
-    def _class(self, name: str) -> Any:
+    def _class(self, name: str) -> type[Message]:
         return protos.message_class(self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from _mlflow_grpc_protocol.metadata import REQUEST_ID_KEY
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from mlflow_grpc.access.gate import Gate
@@ -29,7 +29,7 @@ from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.engine.engine import Engine
 from mlflow_grpc.protos import message_class
 from mlflow_grpc.services import status
-from mlflow_grpc.services.grpc_call import GrpcCall
+from mlflow_grpc.services.grpc_call import GrpcCall, RequestClass
 from mlflow_grpc.services.guard import Admit, call_model, guarded
 from mlflow_grpc.services.handshakes import Handshakes
 from mlflow_grpc.services.refusal_pause import RefusalPause
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mlflow_grpc.services.grpc_call import RpcContext
 
     # Generic in the type stubs only.
-    Handler = grpc.RpcMethodHandler[Any, Any]
+    Handler = grpc.RpcMethodHandler[bytes, bytes]
     Handlers = grpc.GenericRpcHandler
 
 CHECK_INTERVAL_S = 1.0
@@ -96,7 +96,7 @@ class RpcDispatcher:
 
     def service_handlers(
         self,
-        service: Any,
+        service: ServiceDescriptor,
         methods: Mapping[str, RpcMethod],
         *,
         path: str | None = None,
@@ -119,7 +119,7 @@ class RpcDispatcher:
         )
 
     def model_service_handlers(
-        self, service: Any, methods: Mapping[str, ModelRpcMethod], resolve: ResolveModel
+        self, service: ServiceDescriptor, methods: Mapping[str, ModelRpcMethod], resolve: ResolveModel
     ) -> "Handlers":
         """Makes the handlers of a service whose methods call models.
 
@@ -144,7 +144,7 @@ class RpcDispatcher:
         method: MethodDescriptor,
         rpc_method: RpcMethod,
         level: int = logging.DEBUG,
-        request_class: Any = None,
+        request_class: RequestClass | None = None,
     ) -> "Handler":
         """Makes the handler of a method that calls no model, or finds it in its first message.
 
@@ -156,7 +156,7 @@ class RpcDispatcher:
             request_class: Reads its requests; by default the class of the descriptor.
 
         """
-        unadmitted: AbstractContextManager[Any] = nullcontext()
+        unadmitted: AbstractContextManager[None] = nullcontext()
         return self.admitting_handler(
             path,
             method,
@@ -215,7 +215,7 @@ class RpcDispatcher:
         admit: Admit,
         level: int = logging.INFO,
         method_metrics: GrpcMethod | None = None,
-        request_class: Any = None,
+        request_class: RequestClass | None = None,
     ) -> "Handler":
         """Makes the handler of a method with an admission of its own, for requests that name their models themselves.
 
@@ -230,7 +230,7 @@ class RpcDispatcher:
 
         """
         admit = guarded(self._gate, path, admit)
-        request_class = request_class or message_class(method.input_type)
+        reader: RequestClass = request_class or message_class(method.input_type)
         client_streaming, server_streaming = method.client_streaming, method.server_streaming
         is_traced = not path.startswith(UNTRACED)
         if method_metrics is None and self._metrics is not None:
@@ -251,11 +251,11 @@ class RpcDispatcher:
                     with admit(call) as engine:
                         if client_streaming:
                             call.is_read = True
-                            request: Any = _Requests(request_class, messages, call)
+                            request: object = _Requests(reader, messages, call)
                         else:
                             data = await rpc_context.read()
                             call.is_read = True
-                            request = call.parse(request_class, data)
+                            request = call.parse(reader, data)
                         message = await rpc_method(request, call, engine)
                         if message is not None:
                             response = message.SerializeToString()
@@ -310,14 +310,14 @@ class RpcDispatcher:
             self._open_calls.cancel_overdue(now, timeout_s)
 
 
-class _Requests(AsyncIterator[Message]):
+class _Requests(AsyncIterator[object]):
     """The requests of a client stream, parsed."""
 
-    def __init__(self, request_class: type[Message], messages: AsyncIterator[bytes], call: GrpcCall) -> None:
+    def __init__(self, request_class: RequestClass, messages: AsyncIterator[bytes], call: GrpcCall) -> None:
         self._request_class = request_class
         # Not `aiter(messages)`: gRPC's generator warns if a call ends before its first request is read.
         self._messages = messages
         self._call = call
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> object:
         return self._call.parse(self._request_class, await anext(self._messages))

@@ -7,7 +7,7 @@ needs it, in a thread, so that a server without such callers does not pay for it
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
@@ -136,7 +136,7 @@ class FlightServicer:
         """Refuses the call."""
         raise Unsupported("Nothing runs in the background here. Call GetFlightInfo.")
 
-    def _target(self, descriptor: "pb.FlightDescriptor", call: GrpcCall) -> tuple[Entry, dict[str, Any] | None]:
+    def _target(self, descriptor: "pb.FlightDescriptor", call: GrpcCall) -> tuple[Entry, dict[str, object] | None]:
         """Returns the model of a descriptor, and the params in it.
 
         Raises:

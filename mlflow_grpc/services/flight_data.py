@@ -3,10 +3,11 @@
 Rule of this module: `_mlflow_grpc_protocol.flight_data` reads and writes them.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from _mlflow_grpc_protocol import flight_data as protocol
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
 from mlflow_grpc import protos
 
@@ -16,7 +17,7 @@ _MESSAGE = protos.message_named("arrow.flight.protocol.FlightData")
 class FlightData(protocol.FlightData):
     """A message of an exchange."""
 
-    MESSAGE: ClassVar[Any] = _MESSAGE
+    MESSAGE: ClassVar[type[Message]] = _MESSAGE
     DESCRIPTOR: ClassVar[Descriptor] = _MESSAGE.DESCRIPTOR
 
     __slots__ = ()

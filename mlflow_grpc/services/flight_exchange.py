@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pyarrow as pa
 from _mlflow_grpc_protocol.arrow_ipc import pieces_of
@@ -42,7 +42,7 @@ class Exchange:
     def __init__(
         self,
         model: TableModel,
-        params: dict[str, Any] | None,
+        params: dict[str, object] | None,
         max_message_bytes: int,
         engine: Engine,
         call: GrpcCall,

@@ -14,7 +14,7 @@ from mlflow_grpc.errors import InvalidMessage, ServingError, Status
 from mlflow_grpc.telemetry.traces import ServerSpan
 
 if TYPE_CHECKING:  # Generic in the type stubs only.
-    RpcContext = grpc.aio.ServicerContext[Any, Any]
+    RpcContext = grpc.aio.ServicerContext[bytes, bytes]
 
 
 FAULTS_OF_SERVERS = frozenset(
@@ -34,6 +34,21 @@ class Writable(Protocol):
     def SerializeToString(self) -> bytes:
         """Returns the bytes of the message."""
         ...
+
+
+class RequestReader(Protocol):
+    """What reads requests in place of their class."""
+
+    @property
+    def DESCRIPTOR(self) -> Any:
+        """Descriptor of the request."""
+
+    def FromString(self, data: bytes, /) -> object:
+        """Returns a request; raises DecodeError."""
+
+
+RequestClass = type[Message] | RequestReader
+"""The class of a request, or what reads requests in its place."""
 
 
 class GrpcCall(Call):
@@ -106,7 +121,7 @@ class GrpcCall(Call):
         if self.method_metrics is not None:
             self.method_metrics.sent += 1
 
-    def parse(self, request_class: type[Message], data: object) -> Message:
+    def parse(self, request_class: RequestClass, data: object) -> object:
         """Parses a request and counts its bytes.
 
         Args:

@@ -3,9 +3,10 @@
 Rule of this module: it passes metadata and certificates to `mlflow_grpc.access`, which decides.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Protocol
 
 from mlflow_grpc.access.gate import Gate
 from mlflow_grpc.access.permits import Permit
@@ -13,9 +14,16 @@ from mlflow_grpc.choices import Service
 from mlflow_grpc.engine.catalog import Entry
 from mlflow_grpc.services.grpc_call import GrpcCall
 
-Admit = Callable[[GrpcCall], AbstractContextManager[Any]]
-"""Admits a call before anything of its request is read; raises a ServingError to refuse it. What the context manager
-returns on entry has `reserve_response`, as an Engine has, or is None."""
+
+class Admission(Protocol):
+    """What admitted a call, such as an engine."""
+
+    def reserve_response(self, size: int, task: "asyncio.Task[object]") -> None:
+        """Reserves room for a large response, as `Engine.reserve_response` does."""
+
+
+Admit = Callable[[GrpcCall], AbstractContextManager[Admission | None]]
+"""Admits a call before anything of its request is read; raises a ServingError to refuse it."""
 
 _OPEN_INFERENCE, _FLIGHT = "/inference.GRPCInferenceService/", "/arrow.flight.protocol.FlightService/"
 
@@ -59,7 +67,7 @@ def guarded(gate: Gate | None, path: str, admit: Admit) -> Admit:
     if gate is None or is_open:
         return admit
 
-    def recognize_and_admit(call: GrpcCall) -> AbstractContextManager[Any]:
+    def recognize_and_admit(call: GrpcCall) -> AbstractContextManager[Admission | None]:
         call.permit = enter(gate, service, call)
         return admit(call)
 

@@ -148,6 +148,6 @@ def health_names(entry: Entry) -> tuple[str, ...]:
 def handlers(dispatcher: RpcDispatcher, servicer: HealthServicer) -> "Handlers":
     """Makes the handlers of service grpc.health.v1.Health."""
     return dispatcher.service_handlers(
-        health_pb2.DESCRIPTOR.services_by_name["Health"],
+        protos.service(NAME),
         {"Check": servicer.Check, "List": servicer.List, "Watch": servicer.Watch},
     )

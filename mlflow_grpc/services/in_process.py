@@ -169,7 +169,7 @@ class _Context:
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    async def read(self) -> Any:
+    async def read(self) -> object:
         message, self._message = self._message, None
         return grpc.aio.EOF if message is None else message
 

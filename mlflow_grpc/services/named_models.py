@@ -8,7 +8,7 @@ knows the model.
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self
+from typing import Self
 
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 
@@ -144,7 +144,7 @@ class Arrival:
             admitted.__exit__(None, None, None)
         return entry
 
-    def reserve_response(self, size: int, task: "asyncio.Task[Any]") -> None:
+    def reserve_response(self, size: int, task: "asyncio.Task[object]") -> None:
         """Reserves room for a large response; raises the errors of `Engine.reserve_response`."""
         if self._engine is not None:
             self._engine.reserve_response(size, task)

@@ -6,9 +6,10 @@ of grpcio-reflection. Its servicer is not used, because it reads files from a de
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
@@ -167,7 +168,7 @@ def _refuse(answer: reflection_pb2.ServerReflectionResponse, code: grpc.StatusCo
 def handlers(dispatcher: RpcDispatcher, servicer: ReflectionServicer) -> "tuple[Handlers, Handlers]":
     """Makes the handlers of both names of the reflection service."""
     # Its responses are messages of the library's own classes, not of those in our pool.
-    descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+    descriptor = cast("ServiceDescriptor", reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"])
     methods = {"ServerReflectionInfo": servicer.ServerReflectionInfo}
     return (
         dispatcher.service_handlers(descriptor, methods),

@@ -7,7 +7,7 @@ second server in the process can clash with them. They are made when the models 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
@@ -107,7 +107,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._messages: list[tuple[Entry, ModelMessages]] = []
         self._reported: set[str] = set()  # Why models have no typed RPCs. The log has each reason once.
 
-    def service(self, handler_call_details: Any) -> "Handler | None":
+    def service(self, handler_call_details: "grpc.HandlerCallDetails") -> "Handler | None":
         """Returns the handler of a method; gRPC calls this for each call."""
         path = handler_call_details.method
         handler = self._handlers.get(path)
@@ -202,7 +202,7 @@ class TypedService(grpc.GenericRpcHandler):
         descriptions = [(typed_model[0], _description(*typed_model)) for typed_model in planned]
         collection = collection_class(models=[description for _, description in descriptions])
 
-        async def get_models(request: object, call: GrpcCall) -> Any:
+        async def get_models(request: object, call: GrpcCall) -> Message:
             entries = visible(call, [entry for entry, _ in descriptions])
             if len(entries) == len(descriptions):
                 return collection
@@ -233,7 +233,7 @@ class TypedService(grpc.GenericRpcHandler):
         def make_error(error: ServingError) -> Message:
             return codecs.record.encode_error(error_message(error_class, error))
 
-        def servicer(make: Callable[[Any, GrpcCall, int], Request[Message]]) -> ModelServicer[Any, Message]:
+        def servicer(make: Callable[[Message, GrpcCall, int], Request[Message]]) -> ModelServicer[Message, Message]:
             return ModelServicer(lambda message, call: make(message, call, call.message_bytes), _unchanged, make_error)
 
         records = servicer(partial(RecordRequest, codecs.record))
@@ -247,7 +247,7 @@ class TypedService(grpc.GenericRpcHandler):
             methods[RpcKind.BATCH] = servicer(partial(RowsRequest, codecs.rows)).predict
         return methods
 
-    def _class(self, name: str) -> Any:
+    def _class(self, name: str) -> type[Message]:
         return protos.message_class(self.pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
 
 
@@ -278,7 +278,7 @@ def _resolver(entry: Entry, fingerprint: str) -> ResolveModel:
     return resolve
 
 
-def _description(entry: Entry, servable: ServableModel, messages: ModelMessages) -> dict[str, Any]:
+def _description(entry: Entry, servable: ServableModel, messages: ModelMessages) -> dict[str, object]:
     """Describes a model for `get_models`."""
     info = servable.model.info
     try:

@@ -3,8 +3,6 @@
 Rule of this module: such calls are counted together, because callers choose their names.
 """
 
-from typing import Any
-
 import grpc
 
 from mlflow_grpc.errors import Status
@@ -17,7 +15,7 @@ class UnknownMethods(grpc.GenericRpcHandler):
     def __init__(self, method_metrics: GrpcMethod | None) -> None:
         self._method_metrics = method_metrics
 
-    def service(self, handler_call_details: Any) -> None:
+    def service(self, handler_call_details: "grpc.HandlerCallDetails") -> None:
         """Counts the call."""
         if self._method_metrics is not None:
             self._method_metrics.started += 1

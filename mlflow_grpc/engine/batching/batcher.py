@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
 
 from mlflow_grpc.engine.answer import answer, answer_checked
 from mlflow_grpc.engine.batching.arrivals import BATCH_IDLE_S, ArrivalForecast, LoadView
@@ -236,7 +235,9 @@ class Batcher:
             if not pending.future.done():
                 self._start(self._run_alone(pending, answer_checked))
 
-    async def _run_alone(self, pending: PendingRequest, run: Callable[[Request[Any], ServableModel], Any]) -> None:
+    async def _run_alone(
+        self, pending: PendingRequest, run: Callable[[Request[object], ServableModel], object]
+    ) -> None:
         running = asyncio.ensure_future(
             self._threads.run(partial(run, pending.request, self._model), deadline=pending.deadline)
         )
@@ -250,7 +251,7 @@ class Batcher:
         finally:
             del pending, running  # An error's traceback leads here, and from both to the error.
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -261,5 +262,5 @@ class Batcher:
         self._start_batches()
 
 
-def _cancel(running: "asyncio.Future[Any]", _: "asyncio.Future[Any]") -> None:
+def _cancel(running: "asyncio.Future[object]", _: "asyncio.Future[object]") -> None:
     running.cancel()

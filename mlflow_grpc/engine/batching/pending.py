@@ -15,7 +15,7 @@ class PendingRequest:
 
     __slots__ = ("batch", "deadline", "future", "queued_at", "request")
 
-    def __init__(self, request: Request[Any], deadline: float, future: "asyncio.Future[Any]") -> None:
+    def __init__(self, request: Request[object], deadline: float, future: "asyncio.Future[Any]") -> None:
         """Starts waiting.
 
         Args:

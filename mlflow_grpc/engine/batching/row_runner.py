@@ -38,11 +38,11 @@ class RowModel(Protocol):
         """Compares the numbers that decide the answers, for rows together and alone."""
         ...
 
-    def predict_by_scores(self, table: Table) -> tuple[Any, list[int]]:
+    def predict_by_scores(self, table: Table) -> tuple[object, list[int]]:
         """Predicts with a model that is exact except for ties; returns the indexes of the tied rows too."""
         ...
 
-    def predict_table(self, table: Table) -> Any:
+    def predict_table(self, table: Table) -> object:
         """Predicts a table that has the columns and types of the signature."""
         ...
 
@@ -123,6 +123,6 @@ def split(predictions: Any, counts: Sequence[int]) -> list[Any]:
     return [predictions[start:end] for start, end in pairwise(bounds)]
 
 
-def _is_list_of_outputs(predictions: list[Any], rows: int) -> bool:
+def _is_list_of_outputs(predictions: list[object], rows: int) -> bool:
     """Returns True for a list with an item for each output, such as `predict_proba` of several targets returns."""
     return bool(predictions) and all(getattr(item, "shape", (None,))[:1] == (rows,) for item in predictions)

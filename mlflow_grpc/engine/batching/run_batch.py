@@ -8,7 +8,7 @@ rows, is bisected until the requests at fault are alone. These are handed back, 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from mlflow_grpc.engine.answer import decode_rows, encode_rows
 from mlflow_grpc.engine.progress import PredictTimer
@@ -23,7 +23,7 @@ class BatchItem(Protocol):
     """A request and whether its caller still waits for it."""
 
     @property
-    def request(self) -> Request[Any]:
+    def request(self) -> Request[object]:
         """The request."""
         ...
 

@@ -23,7 +23,7 @@ class Cached:
         self.runs: list[str] = []
         self.answer = AnswerCache(CacheLimits(**limits), self.metrics).around(self._run)
 
-    async def _run(self, request: Any, size: int, limit: TimeLimit) -> str:
+    async def _run(self, request: Any, size: int, limit: TimeLimit) -> Any:
         self.runs.append(request.payload)
         if request.payload == "bad":
             raise InvalidPayload("It is bad.")
