@@ -25,7 +25,6 @@ from mlflow_grpc_client._streams import AsyncAnswers, ResponseReader, is_current
 from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._token_function import token_awaited_until
-from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import AsyncTypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
@@ -90,15 +89,13 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
         finally:
             steps.close()  # Also if the task is cancelled, so that nothing waits for its result.
 
-    async def _take(self, step: Call | Collect | FetchContract | Pause | Wait, deadline: float) -> Any:
+    async def _take(self, step: Call | Collect | Pause | Wait, deadline: float) -> Any:
         match step:
             case Call():
                 return await self._send(replace(step, deadline=deadline))
             case Collect():
                 async with self._start(replace(step.stream, deadline=deadline)) as answers:
                     return [answer async for answer in answers]
-            case FetchContract():
-                return await self._run(self._contracts.get(step), deadline)
             case Wait():
                 running = asyncio.shield(asyncio.wrap_future(step.future))  # Other calls may wait for it.
                 try:

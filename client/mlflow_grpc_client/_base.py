@@ -148,11 +148,11 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
         model: ModelT = make(
             lambda steps, timeout_s: self._run(steps, deadline_after(timeout_s)),
             self._start,
+            self._contracts,
             name=name,
-            timeout_s=timeout_s,
-            default_timeout_s=self._timeout_s,
-            request_id=request_id,
-            metadata=self._calls.merged(metadata),
+            timeout_s=self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
+            stream_timeout_s=timeout_s,
+            metadata=_options.call_metadata(None, request_id, None, self._calls.merged(metadata)),
             max_message_bytes=self._max_send_bytes,
         )
         return model

@@ -48,7 +48,9 @@ class CallBuilder:
             _options.call_metadata(content_type, request_id, model, self.merged(metadata)),
         )
 
-    def _info_call(self, timeout_s: float, method: str, request: Any, response_class: Any, read: Any) -> Call:
+    def _info_call(
+        self, timeout_s: float, method: str, request: Any, response_class: Any, read: Any = lambda response: response
+    ) -> Call:
         """A call of a service other than predictions, with the client's metadata."""
         timeout_s = _options.checked_timeout(timeout_s)
         return Call(method, request, response_class, read, timeout_s, tuple(self.metadata.items()))

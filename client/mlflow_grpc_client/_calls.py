@@ -51,7 +51,7 @@ class Wait:
 
 
 Steps = Generator[Any, Any, Any]
-"""What a call of the user consists of: a Call, Pause, Wait or FetchContract at a time.
+"""What a call of the user consists of: a Call, Collect, Pause or Wait at a time.
 
 The result of each step is sent back, its PredictError thrown. `close` ends it early.
 """

@@ -23,7 +23,6 @@ from mlflow_grpc_client._streams import Answers, ResponseReader
 from mlflow_grpc_client._tables import Collect
 from mlflow_grpc_client._token import authorization, has_authorization
 from mlflow_grpc_client._token_function import token_until
-from mlflow_grpc_client._typed.discovery import FetchContract
 from mlflow_grpc_client._typed.model import TypedModel
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded
 
@@ -124,15 +123,13 @@ class Client(BaseClient[Answers, TypedModel]):
         finally:
             steps.close()
 
-    def _take(self, step: Call | Collect | FetchContract | Pause | Wait, deadline: float) -> Any:
+    def _take(self, step: Call | Collect | Pause | Wait, deadline: float) -> Any:
         match step:
             case Call():
                 return self._send(replace(step, deadline=deadline))
             case Collect():
                 with self._start(replace(step.stream, deadline=deadline)) as answers:
                     return list(answers)
-            case FetchContract():
-                return self._run(self._contracts.get(step), deadline)
             case Wait():
                 try:
                     return step.future.result(remaining_s(deadline))

@@ -22,8 +22,8 @@ from mlflow_grpc_client.errors import PredictError, failure
 SERVICE = "model_grpc_service.ModelgRPCService"
 """The service with the typed RPCs."""
 
-MakeCall = Callable[[str, Any, Any, Callable[[Any], Any]], Call]
-"""Builds a call from a method, a request, the class of its response, and a reader of the response."""
+MakeCall = Callable[[str, Any, Any], Call]
+"""Builds a call, whose result is the response, from a method, a request and the class of the response."""
 
 _Request = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionRequest")
 _Response = _wire.message_class("grpc.reflection.v1alpha.ServerReflectionResponse")
@@ -88,7 +88,7 @@ def _files(make_call: MakeCall) -> Generator[Call, Any, dict[str, FileDescriptor
 
 
 def _call(make_call: MakeCall, request: Any) -> Call:
-    return make_call(_wire.REFLECTION, request, _Response, lambda response: response)
+    return make_call(_wire.REFLECTION, request, _Response)
 
 
 def _files_in(response: Any) -> dict[str, FileDescriptorProto]:

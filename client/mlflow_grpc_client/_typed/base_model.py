@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import grpc
-from _mlflow_grpc_protocol.metadata import CONTRACT_KEY
+from _mlflow_grpc_protocol.metadata import CONTRACT_KEY, REQUEST_ID_KEY
 from _mlflow_grpc_protocol.shapes import MessageShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
@@ -18,7 +18,7 @@ from mlflow_grpc_client._payloads import library, type_label
 from mlflow_grpc_client._typed import column_writer, columns, reader, writer
 from mlflow_grpc_client._typed.batch_request import BatchRequest
 from mlflow_grpc_client._typed.contract import Contract, Rpc, accepts_dicts, field_type_name
-from mlflow_grpc_client._typed.discovery import FetchContract
+from mlflow_grpc_client._typed.discovery import Contracts
 from mlflow_grpc_client._typed.payloads import Keywords
 from mlflow_grpc_client.errors import FieldViolation, PredictError, failure, from_error_message
 
@@ -48,24 +48,25 @@ class BaseTypedModel(Generic[AnswersT]):
         self,
         run: Callable[[Steps, float], Any],
         start: Callable[[Steps, float], AnswersT],
+        contracts: Contracts,
         *,
         name: str,
-        timeout_s: float | None,
-        default_timeout_s: float,
-        request_id: str | None,
-        metadata: _options.MoreMetadata | None,
+        timeout_s: float,
+        stream_timeout_s: float | None,
+        metadata: _options.Metadata,
         max_message_bytes: int,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of a model is a text, such as 'iris' or 'iris/3'; not {type_label(name)}")
         self._run = run
         self._start = start
+        self._contracts = contracts
         self.name = name
         """The name given to `model()`."""
-        self._stream_timeout_s = None if timeout_s is None else _options.checked_timeout(timeout_s)
-        self._timeout_s = default_timeout_s if timeout_s is None else timeout_s
-        self._request_id = request_id or ""
-        self._metadata = _options.call_metadata(None, request_id, None, metadata)
+        self._timeout_s = timeout_s
+        self._stream_timeout_s = stream_timeout_s
+        self._metadata = metadata
+        self._request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
         self._max_bytes = max_message_bytes
         self._last_contract: Contract | None = None
         """The contract of the last call, for notebooks."""
@@ -112,8 +113,8 @@ class BaseTypedModel(Generic[AnswersT]):
         steps = self._stream(lambda contract: self._chunks(contract, record, params, fields))
         return self._start(steps, self._timeout_s)
 
-    def _call(self, method: str, request: Any, response_class: Any, read: Callable[[Any], Any]) -> Call:
-        return Call(method, request, response_class, read, self._timeout_s, self._metadata)
+    def _call(self, method: str, request: Any, response_class: Any) -> Call:
+        return Call(method, request, response_class, lambda response: response, self._timeout_s, self._metadata)
 
     def _metadata_for(self, contract: Contract) -> _options.Metadata:
         """The metadata with the contract's fingerprint, by which a server detects messages of another contract."""
@@ -122,7 +123,7 @@ class BaseTypedModel(Generic[AnswersT]):
 
     def _get_contract(self, cached: Contract | None = None) -> Steps:
         """The contract from the cache or from the server; from the server if the `cached` one may be outdated."""
-        self._last_contract = yield FetchContract(self.name, self._call, self._timeout_s, cached)
+        self._last_contract = yield from self._contracts.get(self.name, self._call, self._timeout_s, cached)
         return self._last_contract
 
     def _stream(self, make: Callable[[Contract], Stream]) -> Steps:

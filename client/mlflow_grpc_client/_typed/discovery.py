@@ -7,7 +7,6 @@ import copy
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -18,20 +17,6 @@ from mlflow_grpc_client._reflection import MakeCall
 from mlflow_grpc_client._typed import descriptors
 from mlflow_grpc_client._typed.contract import Contract
 from mlflow_grpc_client.errors import PredictError, failure
-
-
-@dataclass(frozen=True, slots=True)
-class FetchContract:
-    """A request to fetch a model's contract, or to take it from the client's cache."""
-
-    label: str
-    """`name`, `name/version`, or empty for the default model."""
-    make_call: MakeCall
-    timeout_s: float
-    """The caller's timeout in seconds."""
-    cached: Contract | None = None
-    """A contract to check with the server, because it may be outdated."""
-
 
 _CALLER_SPECIFIC_CODES = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -56,60 +41,63 @@ class Contracts:
         """The labels of their models."""
         return [contract.label for contract in self._cache.values()]
 
-    def get(self, fetch: FetchContract) -> Steps:
-        """A contract from the cache or from the server. One caller fetches it for all that wait."""
+    def get(self, label: str, make_call: MakeCall, timeout_s: float, cached: Contract | None = None) -> Steps:
+        """A contract from the cache or from the server. One caller fetches it for all that wait.
+
+        Args:
+            label: `name`, `name/version`, or empty for the default model.
+            make_call: Builds the caller's calls.
+            timeout_s: The caller's timeout in seconds, for the message of an error.
+            cached: A contract to check with the server, because it may be outdated.
+
+        """
         while True:
             future: Future[Contract | PredictError] = Future()
             with self._lock:
-                contract = self._cache.get(fetch.label)
-                if contract is not None and contract is not fetch.cached:
+                contract = self._cache.get(label)
+                if contract is not None and contract is not cached:
                     return contract
-                running = self._fetches.setdefault(fetch.label, future)
+                running = self._fetches.setdefault(label, future)
             if running is future:
-                return (yield from self._fetch_for_all(fetch, future))
-            outcome = yield Wait(running, fetch.timeout_s)
+                return (yield from self._fetch_for_all(label, make_call, cached, future))
+            outcome = yield Wait(running, timeout_s)
             if isinstance(outcome, Contract):
                 return outcome
             if outcome.code not in _CALLER_SPECIFIC_CODES:
                 raise copy.copy(outcome)
 
-    def _fetch_for_all(self, fetch: FetchContract, future: Future[Contract | PredictError]) -> Steps:
+    def _fetch_for_all(
+        self, label: str, make_call: MakeCall, cached: Contract | None, future: Future[Contract | PredictError]
+    ) -> Steps:
         message = "The caller that fetched the contract has stopped waiting."
         outcome: Contract | PredictError = failure(grpc.StatusCode.CANCELLED, message)
         try:
-            outcome = self._cache[fetch.label] = yield from fetch_contract(fetch)
+            outcome = self._cache[label] = yield from _fetch(label, make_call, cached)
         except PredictError as error:
             outcome = error
             raise
         finally:
             with self._lock:
-                del self._fetches[fetch.label]
+                del self._fetches[label]
             future.set_result(outcome)
         return outcome
 
 
-def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contract]:
-    """Fetches the contract of a model. Retries while it is loading, with gRPC's pauses.
+def _fetch(label: str, make_call: MakeCall, cached: Contract | None) -> Generator[Call | Pause, Any, Contract]:
+    """Fetches the contract of a model; the result is `cached` itself if that is still valid.
 
-    Yields:
-        Calls to make and pauses; send the result of each, or throw its PredictError.
-
-    Returns:
-        The contract; `cached` itself if it is still valid.
-
-    Raises:
-        PredictError: There is no such model, it has no types, or the server does not describe them.
-
+    Raises a PredictError if there is no such model, it has no types, or the server does not describe them.
     """
-    model, is_loading = yield from _ready_model(fetch)
+    model, is_loading = yield from _ready_model(label, make_call)
     if is_loading and model.state == model.READY:
-        label = descriptors.label_of(model)
-        message = f"The model {label} has no typed RPC yet, because the server loads other models."
+        message = (
+            f"The model {descriptors.label_of(model)} has no typed RPC yet, because the server loads other models."
+        )
         raise failure(grpc.StatusCode.UNAVAILABLE, message)
     descriptors.check_typed(model)
-    if fetch.cached is not None and fetch.cached.types_key == descriptors.types_key(model):
-        return fetch.cached
-    pool = yield from _reflection.pool(fetch.make_call)
+    if cached is not None and cached.types_key == descriptors.types_key(model):
+        return cached
+    pool = yield from _reflection.pool(make_call)
     try:
         return descriptors.contract_of(model, pool)
     except KeyError as error:
@@ -117,36 +105,28 @@ def fetch_contract(fetch: FetchContract) -> Generator[Call | Pause, Any, Contrac
         raise failure(grpc.StatusCode.INTERNAL, message) from None
 
 
-def _ready_model(fetch: FetchContract) -> Generator[Call | Pause, Any, tuple[Any, bool]]:
-    """The message mlflow_grpc.v1.Model, and True if the model or the server was still loading at the last retry."""
+def _ready_model(label: str, make_call: MakeCall) -> Generator[Call | Pause, Any, tuple[Any, bool]]:
+    """The message mlflow_grpc.v1.Model, and True if the model or the server was still loading at the last retry.
+
+    It is fetched again while it is loading, with gRPC's pauses.
+    """
     for pause_s in _options.RETRY_PAUSES_S:
-        model, is_loading = yield from _model_now(fetch)
+        model, is_loading = yield from _model_now(label, make_call)
         if not is_loading or not (yield Pause(pause_s)):
             return model, is_loading
-    return (yield from _model_now(fetch))
+    return (yield from _model_now(label, make_call))
 
 
-def _model_now(fetch: FetchContract) -> Generator[Call, Any, tuple[Any, bool]]:
-    model = yield from _model(fetch)
-    if descriptors.awaits_typed(model):
-        return model, (yield from _is_starting(fetch))
-    return model, model.state == model.LOADING
-
-
-def _is_starting(fetch: FetchContract) -> Generator[Call, Any, bool]:
-    """True if the server does not say that it is healthy, which it does once all models are loaded."""
+def _model_now(label: str, make_call: MakeCall) -> Generator[Call, Any, tuple[Any, bool]]:
+    name, _, version = label.partition("/")
+    model = yield make_call(_wire.GET_MODEL, _wire.GetModelRequest(name=name, version=version), _wire.Model)
+    if not descriptors.awaits_typed(model):
+        return model, model.state == model.LOADING
     try:
-        answer = yield fetch.make_call(
-            _wire.HEALTH_CHECK, _wire.HealthCheckRequest(), _wire.HealthCheckResponse, lambda response: response
-        )
+        health = yield make_call(_wire.HEALTH_CHECK, _wire.HealthCheckRequest(), _wire.HealthCheckResponse)
     except PredictError as error:
         if error.code is not grpc.StatusCode.UNIMPLEMENTED:
             raise
-        return False
-    return bool(answer.status != answer.SERVING)
-
-
-def _model(fetch: FetchContract) -> Generator[Call, Any, Any]:
-    name, _, version = fetch.label.partition("/")
-    request = _wire.GetModelRequest(name=name, version=version)
-    return (yield fetch.make_call(_wire.GET_MODEL, request, _wire.Model, lambda model: model))
+        return model, False
+    # A server says that it is healthy once all models are loaded.
+    return model, health.status != health.SERVING
