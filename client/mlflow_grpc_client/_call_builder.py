@@ -41,7 +41,7 @@ class CallBuilder:
         """The call for the answer to a payload."""
         return Call(
             _wire.PREDICT,
-            _wire.text_input(_payloads.as_text(text)),
+            _wire.Input(value=_payloads.as_text(text)),
             _wire.Output,
             lambda output: output.value,
             self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
@@ -95,7 +95,7 @@ class CallBuilder:
         return Stream(
             _wire.PREDICT_MANY,
             texts,
-            lambda item, index: _wire.text_input(encode(item, index)),
+            lambda item, index: _wire.Input(value=encode(item, index)),
             _wire.Output,
             answer,
             None if timeout_s is None else _options.checked_timeout(timeout_s),
@@ -124,7 +124,7 @@ class CallBuilder:
     def text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
         """The stream of the chunks of an answer. `read` converts a chunk and its index."""
         stream = self.text_stream((), "raise", content_type, None, read, options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.text_input(text), encode=None)
+        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.Input(value=text), encode=None)
 
     def chunk_stream(self, data: Any, params: dict[str, Any] | None, options: _options.CallOptions) -> Stream:
         """The stream of the chunks of an answer, as Python values."""
