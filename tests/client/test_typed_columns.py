@@ -117,7 +117,7 @@ def test_a_tensor(tensor):
     ("values", "message"),
     [
         ({"i": np.array([1, 2**31])}, r"i\[1\]: 2147483648 is not within"),
-        ({"b": np.array([1, 0])}, "b: an array of int64 does not fit, the model takes boolean"),
+        ({"b": np.array([1, 0])}, "b: an array of int64 does not fit, the model takes bool"),
         ({"x": pa.array([1, 2**53 + 1])}, r"x\[1\]: 9007199254740993 is not a float"),
         ({"x": np.zeros(2), "n": np.zeros(3, int)}, "different numbers of values: x has 2, n has 3"),
         ({"x": np.zeros(2), "y": np.zeros(2)}, "y: there is no such field"),

@@ -245,7 +245,7 @@ def test_the_client_reads_the_servers_messages(all_types, record):
         ({"anything": {"a": [object()]}}, TypeError, r"anything\.a\[0\]: object has no JSON form"),
         ({"anything": 2**53 + 1}, ValueError, "anything: 9007199254740993 would be a float"),
         ({"anything": {"a": [-(2**60)]}}, ValueError, r"anything\.a\[0\]: -1152921504606846976 would be a float"),
-        ({"either": True}, ValueError, "either: bool is not one of integer, string, double, m_Component"),
+        ({"either": True}, ValueError, "either: bool is not one of int64, string, double, m_Component"),
         ({"nope": 1}, TypeError, "nope: there is no such field; there are: integer, number"),
         ({"odd name (cm)": 1, "odd_name_cm": 1}, TypeError, "odd_name_cm: given twice"),
         ({"integer": np.datetime64("2020-01-01", "ns")}, TypeError, r"integer: numpy\.datetime64 is not a whole number"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
-from _mlflow_grpc_protocol.scalars import INTEGER_BOUNDS
 from _mlflow_grpc_protocol.shapes import (
     EnumShape,
     FieldShape,
@@ -22,39 +21,27 @@ from _mlflow_grpc_protocol.shapes import (
     WrapperShape,
 )
 from _mlflow_grpc_protocol.typed_terms import Cardinality, RpcKind
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Proto
 
 from mlflow_grpc_client.errors import failure
 
-_SCALARS = {
-    FieldDescriptor.TYPE_BOOL: "boolean",
-    FieldDescriptor.TYPE_FLOAT: "float",
-    FieldDescriptor.TYPE_DOUBLE: "double",
-    FieldDescriptor.TYPE_STRING: "string",
-    FieldDescriptor.TYPE_BYTES: "bytes",
-    **dict.fromkeys(INTEGER_BOUNDS, "integer"),
-}
-
 
 def type_name(shape: Shape) -> str:
-    """The type of a value, for people."""
+    """The type of a value, for people: by the name that it has in the .proto file."""
     match shape:
         case ScalarShape():
-            return _SCALARS[shape.type]
+            return Proto.Type.Name(shape.type).removeprefix("TYPE_").lower()
         case EnumShape():
             return " | ".join(shape.numbers)
-        case TimestampShape():
-            return "timestamp"
-        case ValueShape():
-            return "json"
-        case TensorShape():
-            return "tensor"
-        case OneofShape():
-            return "union"
         case WrapperShape():
             return field_type_name(shape.content)
         case MessageShape():
             return shape.name
+        case _:
+            return _OTHER_TYPES[type(shape)]
+
+
+_OTHER_TYPES = {TimestampShape: "timestamp", ValueShape: "json", TensorShape: "tensor", OneofShape: "union"}
 
 
 def field_type_name(field: FieldShape) -> str:

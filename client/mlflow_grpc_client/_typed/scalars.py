@@ -81,21 +81,16 @@ def scalar_from_array(value: Any) -> Any:
     return value if isinstance(value, library("numpy.ma", "MaskedArray")) else value[()]
 
 
-def _boolean(value: Any, _: int, path: str) -> bool:
-    flag: bool = _instance(value, bool, path, "a bool")
-    return flag
-
-
 def _integer(value: Any, field_type: int, path: str) -> int:
-    _check_number(value, path, "a whole number")
-    if isinstance(value, float) and not value.is_integer():
-        refuse(path, f"{value!r} is not a whole number")
-    tensors.check_bounds(value, INTEGER_BOUNDS[field_type], path)
-    return int(value)
+    number = _number(value, path, "a whole number")
+    if isinstance(number, float) and not number.is_integer():
+        refuse(path, f"{number!r} is not a whole number")
+    tensors.check_bounds(number, INTEGER_BOUNDS[field_type], path)
+    return int(number)
 
 
 def _float(value: Any, field_type: int, path: str) -> float:
-    _check_number(value, path, "a number")
+    value = _number(value, path, "a number")
     try:
         number = float(value)
     except OverflowError:
@@ -105,14 +100,19 @@ def _float(value: Any, field_type: int, path: str) -> float:
     return tensors.single(number, path) if field_type == FieldDescriptor.TYPE_FLOAT else number
 
 
-def _bytes(value: Any, _: int, path: str) -> bytes:
-    return bytes(_instance(value, bytes | bytearray | memoryview, path, "bytes"))
+def _number(value: Any, path: str, expected: str) -> float:
+    if isinstance(value, bool):
+        raise wrong_type(path, value, expected)
+    number: float = instance(value, int | float, path, expected)
+    return number
 
 
 _CONVERTERS: dict[int, Callable[[Any, int, str], Any]] = {
-    FieldDescriptor.TYPE_BOOL: _boolean,
+    FieldDescriptor.TYPE_BOOL: lambda value, _, path: instance(value, bool, path, "a bool"),
     FieldDescriptor.TYPE_STRING: lambda value, _, path: string(value, path),
-    FieldDescriptor.TYPE_BYTES: _bytes,
+    FieldDescriptor.TYPE_BYTES: lambda value, _, path: bytes(
+        instance(value, bytes | bytearray | memoryview, path, "bytes")
+    ),
     FieldDescriptor.TYPE_FLOAT: _float,
     FieldDescriptor.TYPE_DOUBLE: _float,
     **dict.fromkeys(INTEGER_BOUNDS, _integer),
@@ -125,7 +125,7 @@ def string(value: Any, path: str) -> str:
         value = value.isoformat()
     elif isinstance(value, uuid.UUID):
         value = str(value)
-    text: str = _instance(value, str, path, "a text")
+    text = instance(value, str, path, "a text")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -133,20 +133,16 @@ def string(value: Any, path: str) -> str:
     return str(text)
 
 
-def _instance(value: Any, types: Any, path: str, expected: str) -> Any:
+def instance(value: Any, types: Any, path: str, expected: str) -> Any:
+    """A value of the types; raises TypeError for any other."""
     if not isinstance(value, types):
         raise wrong_type(path, value, expected)
     return value
 
 
-def _check_number(value: Any, path: str, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong_type(path, value, expected)
-
-
 def check_key(key: Any, path: str) -> None:
     """Raises TypeError for a key of a dict that is not a text."""
-    _instance(key, str, f"{path}: the key {key!r}", "a text")
+    instance(key, str, f"{path}: the key {key!r}", "a text")
 
 
 def wrong_type(path: str, value: Any, expected: str) -> TypeError:

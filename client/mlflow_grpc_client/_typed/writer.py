@@ -32,6 +32,7 @@ from mlflow_grpc_client._typed.contract import is_nullable_json, type_name
 from mlflow_grpc_client._typed.scalars import (
     builtin_value,
     check_key,
+    instance,
     is_missing,
     missing_indexes,
     refuse,
@@ -154,10 +155,8 @@ def _put_singular(message: Any, name: str, shape: Shape, value: Any, path: str) 
 
 
 def _put_map(message: Any, field: FieldShape, value: Any, path: str) -> None:
-    if not isinstance(value, Mapping):
-        raise wrong_type(path, value, "a dict")
     entries = getattr(message, field.name)
-    for key, item in value.items():
+    for key, item in instance(value, Mapping, path, "a dict").items():
         check_key(key, path)
         if field.null_items and is_missing(item):
             getattr(message, field.null_items).append(key)
@@ -204,9 +203,7 @@ def write(message: Any, shape: Shape, value: Any, path: str) -> None:
             if not (is_missing(value) and shape.content.is_singular):
                 put(message, shape.content, value, path)
         case MessageShape():
-            if not isinstance(value, Mapping):
-                raise wrong_type(path, value, "a dict")
-            fill(message, shape, value, path)
+            fill(message, shape, instance(value, Mapping, path, "a dict"), path)
 
 
 def _write_alternative(message: Any, union: OneofShape, value: Any, path: str) -> None:
