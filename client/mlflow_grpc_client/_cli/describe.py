@@ -94,8 +94,6 @@ def _calls(model: Model, connection: Connection, contract: Contract | None) -> I
     call = f"client.model({model.label!r}).predict({example.arguments})"
     client = connection.source
     yield from ["in Python:", ""]
-    if "datetime." in example.arguments:
-        yield from ["import datetime", ""]
     yield f"from mlflow_grpc_client import {'TLS, Client' if 'TLS(' in client else 'Client'}"
     yield ""
     yield f"with {client} as client:"

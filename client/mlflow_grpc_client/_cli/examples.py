@@ -1,17 +1,16 @@
 """Example records as Python source and as JSON, to be pasted.
 
-Rule of this module: the source needs no import but `datetime`, and a record that cannot be sent is not written.
+Rule of this module: the source needs no import, so times are texts, and a record that cannot be sent is not written.
 """
 
 import base64
-import datetime as dt
 import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from _mlflow_grpc_protocol.shapes import FieldShape, MessageShape, Shape, TimestampShape, WrapperShape
+from _mlflow_grpc_protocol.shapes import MessageShape
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
 from mlflow_grpc_client._cli import typed_json
@@ -42,13 +41,12 @@ def example_in(payload: str, contract: Contract) -> Example | None:
         _check(fields, params, contract)
     except (LookupError, TypeError, ValueError, PredictError):  # The payload may be CSV, or lack the model's fields.
         return None
-    sources = {name: _value(value, record.by_any_name[name]) for name, value in fields.items()}
-    if any(not name.isidentifier() or keyword.iskeyword(name) or name == "params" for name in sources):
-        arguments = [_dict(sources)]
+    if any(not name.isidentifier() or keyword.iskeyword(name) or name == "params" for name in fields):
+        arguments = [_source(fields)]
     else:
-        arguments = [f"{name}={source}" for name, source in sources.items()]
+        arguments = [f"{name}={_source(value)}" for name, value in fields.items()]
     if params and contract.params is not None:
-        arguments.append(f"params={_value(params, contract.params)}")
+        arguments.append(f"params={_source(params)}")
     return Example(", ".join(arguments), _payload(fields, params, record, has_rows=typed_json.has_rows(contract)))
 
 
@@ -105,48 +103,12 @@ def _payload(fields: dict[str, Any], params: dict[str, Any] | None, record: Mess
     return text if text.isprintable() else text.encode("ascii", "backslashreplace").decode()
 
 
-def _dict(sources: dict[str, str]) -> str:
-    return "{" + ", ".join(f"{name!r}: {source}" for name, source in sources.items()) + "}"
-
-
-def _value(value: Any, field: FieldShape) -> str:
-    if field.is_repeated and isinstance(value, list):
-        return f"[{', '.join(_single(item, field.shape) for item in value)}]"
-    if field.is_map and isinstance(value, dict):
-        return _dict({key: _single(item, field.shape) for key, item in value.items()})
-    return _single(value, field.shape)
-
-
-def _single(value: Any, shape: Shape) -> str:
-    if isinstance(shape, TimestampShape) and isinstance(value, str):
-        return _timestamp(value)
-    if isinstance(shape, WrapperShape) and value is not None:
-        return _value(value, shape.content)
-    if isinstance(shape, MessageShape) and isinstance(value, dict):
-        columns = shape.by_any_name
-        return _dict(
-            {name: _value(item, columns[name]) if name in columns else _literal(item) for name, item in value.items()}
-        )
-    return _literal(value)
-
-
-def _literal(value: Any) -> str:
+def _source(value: Any) -> str:
     """The Python source of a JSON value or bytes, also for floats that have no literal."""
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
+        return f"[{', '.join(map(_source, value))}]"
     if isinstance(value, dict):
-        return _dict({name: _literal(item) for name, item in value.items()})
+        return f"{{{', '.join(f'{name!r}: {_source(item)}' for name, item in value.items())}}}"
     return repr(value)
-
-
-def _timestamp(text: str) -> str:
-    """The Python source of a datetime; of the text itself if a datetime cannot hold it."""
-    iso = f"{text[:-1]}+00:00" if text.endswith("Z") else text
-    try:
-        time = dt.datetime.fromisoformat(iso)
-    except ValueError:
-        return repr(text)
-    fraction = iso.partition(".")[2].partition("+")[0].partition("-")[0]
-    return repr(time) if len(fraction.rstrip("0")) <= 6 else repr(text)  # noqa: PLR2004 - digits of a microsecond
