@@ -226,12 +226,7 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
 
     @classmethod
     def _checked_interceptors(cls, interceptors: Any) -> tuple[Any, ...]:
-        """The interceptors, if this client can use them.
-
-        Raises:
-            TypeError: An object is not an interceptor of this client's gRPC module.
-
-        """
+        """The interceptors; raises TypeError for an object that is not one of this client's gRPC module."""
         names = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
         classes = tuple(getattr(cls._STACK, f"{name}ClientInterceptor") for name in names)
         checked = tuple(interceptors) if isinstance(interceptors, Iterable) else (interceptors,)
@@ -256,12 +251,7 @@ class BaseClient(ABC, Generic[AnswersT, ModelT]):
             raise copy.copy(error)
 
     def _serialized(self, request: Any) -> bytes:
-        """The bytes of a message.
-
-        Raises:
-            PredictError: The message exceeds the connection's limit. gRPC would retry the call before it reports that.
-
-        """
+        """The bytes of a message; a PredictError over the limit, which gRPC would report only after retries."""
         data: bytes = request.SerializeToString()
         if problem := over_limit(data, self._max_send_bytes):
             raise failure(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Nothing was sent: {problem}.")

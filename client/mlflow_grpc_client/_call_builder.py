@@ -133,12 +133,7 @@ class CallBuilder:
 
 
 def from_json(answer: str, is_bare: bool) -> Any:
-    """The predictions in an answer.
-
-    Raises:
-        PredictError: The answer is not JSON.
-
-    """
+    """The predictions in an answer; raises PredictError for an answer that is not JSON."""
     try:
         return _payloads.from_json(answer, bare=is_bare)
     except (ValueError, RecursionError):

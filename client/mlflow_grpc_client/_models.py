@@ -74,12 +74,7 @@ class Models(list[Model]):
 
 
 def models_of(response: Any) -> Models:
-    """The models in a ListModelsResponse.
-
-    Raises:
-        DecodeError: A schema is not JSON.
-
-    """
+    """The models in a ListModelsResponse; raises DecodeError for a schema that is not JSON."""
     return Models(map(_model, response.models))
 
 

@@ -133,12 +133,7 @@ class TLS:
 
 
 def checked_timeout(timeout_s: float) -> float:
-    """The timeout, if it is valid.
-
-    Raises:
-        ValueError: The timeout is not above 0, not a number, or above a year. grpc.aio reads 0 as no deadline.
-
-    """
+    """The timeout; raises ValueError unless it is above 0 and up to a year. grpc.aio reads 0 as no deadline."""
     if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(f"the timeout is a number of seconds above 0 and up to a year; not {timeout_s!r}")
     return timeout_s
@@ -147,11 +142,8 @@ def checked_timeout(timeout_s: float) -> float:
 def checked_tls(tls: TLS | bool | None, target: Target) -> TLS | None:
     """The TLS files of a client; None for an unencrypted connection.
 
-    Raises:
-        ValueError: The scheme of the address contradicts `tls`, or the address is a list of several hosts without a
-            server name, because gRPC checks all certificates for a single name.
-        TypeError: `tls` has a wrong type.
-
+    Raises ValueError if the scheme of the address contradicts `tls`, or for several hosts without a server name,
+    because gRPC checks all certificates for a single name.
     """
     if tls is not None and not isinstance(tls, TLS | bool):
         raise TypeError(f"tls is True, False, or TLS(...) with files; not {tls!r}")

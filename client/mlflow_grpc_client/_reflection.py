@@ -42,14 +42,9 @@ class ProtoFile:
 
 
 def proto_file(make_call: MakeCall) -> Generator[Call, Any, ProtoFile]:
-    """Fetches the file.
+    """Fetches the file: yields calls, and is sent the result of each, or thrown its PredictError.
 
-    Yields:
-        Calls to make; send the result of each, or throw its PredictError.
-
-    Raises:
-        PredictError: The server has no typed RPCs or no reflection, or sends invalid descriptors.
-
+    Raises PredictError if the server has no typed RPCs or no reflection, or sends invalid descriptors.
     """
     files = yield from _files(make_call)
     for companion in descriptor_sets.COMPANIONS:

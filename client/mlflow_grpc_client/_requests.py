@@ -40,15 +40,7 @@ class Requests:
     def __init__(
         self, records: Any, encode: Callable[[Any, int], Any], max_bytes: int, *, returns_errors: bool
     ) -> None:
-        """Takes the records of a stream.
-
-        Args:
-            records: An iterable of either type.
-            encode: Converts a record and its index into the message of a request.
-            max_bytes: The connection's limit for a message in bytes; a negative number is no limit.
-            returns_errors: True if the error of a record that cannot be sent is returned instead of raised.
-
-        """
+        """Takes records, and what makes a message of a record and its index. A negative limit is no limit."""
         self._returns_errors = returns_errors
         self._records = aiter(records) if hasattr(records, "__aiter__") else iter(records)
         self._encode = encode
@@ -75,13 +67,9 @@ class Requests:
         return data
 
     def _request(self, record: Any) -> bytes:
-        """The bytes for a record.
+        """The bytes for a record. Raises TypeError or ValueError for one that cannot be sent or is too large.
 
-        Raises:
-            TypeError: The record cannot be sent.
-            ValueError: The record cannot be sent, or exceeds the connection's limit. gRPC would end the stream at a
-                message over the limit and lose earlier records on their way.
-
+        At a message over its limit gRPC would end the stream, and lose earlier records on their way.
         """
         try:
             if isinstance(record, InvalidRecord):

@@ -22,14 +22,7 @@ class Results:
     """Reads the results of a client's calls."""
 
     def __init__(self, target: Target, *, encrypted: bool, status_at: Callable[[str], str]) -> None:
-        """Takes the servers of a client.
-
-        Args:
-            target: The servers.
-            encrypted: True if the client uses TLS.
-            status_at: Connects to an address, and returns gRPC's text if that fails; may take `PROBE_S` seconds.
-
-        """
+        """Takes the servers. `status_at` returns why a connection to an address fails, in up to `PROBE_S` seconds."""
         self._target = target
         self._encrypted = encrypted
         self._status_at = status_at
@@ -39,12 +32,7 @@ class Results:
         """True once the client is closed, which cancels its calls."""
 
     def answer(self, call: Call | Stream, data: bytes, *index: int) -> Any:
-        """The answer in the bytes of a response.
-
-        Raises:
-            PredictError: The bytes are not an answer.
-
-        """
+        """The answer in the bytes of a response; raises PredictError for other bytes."""
         self._has_heard = True
         try:
             return call.read(call.response_class.FromString(data), *index)

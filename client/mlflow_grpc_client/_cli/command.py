@@ -217,9 +217,7 @@ def _typed_model(client: Client, args: argparse.Namespace) -> TypedModel:
 def _typed_answer(client: Client, args: argparse.Namespace, predict: Callable[..., Any]) -> Any:
     """The answer of a method of TypedModel to the record or rows in the payload, and to the params beside them.
 
-    Raises:
-        RecordRefused: The record, the rows or the params do not fit the model's types.
-
+    Raises RecordRefused if they do not fit the model's types.
     """
     model = _typed_model(client, args)
     contract = model.contract()

@@ -60,12 +60,9 @@ class Timing(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
 
 
 def chart(times: dict[str, float], duration_ms: float | None, bar: str = "#") -> list[str]:
-    """Returns the lines of the bar chart.
+    """Returns the lines of the bar chart of times in milliseconds by name, of which `total` is the server's sum.
 
-    Args:
-        times: Times of the server by name, in milliseconds; `total` is their sum.
-        duration_ms: Duration of the call for the client, in milliseconds; None if unknown.
-        bar: Character of the bars.
+    Without the duration of the call for the client, the network has no bar.
     """
     parts = {name: milliseconds for name, milliseconds in times.items() if name != "total"}
     total_ms = times.get("total", sum(parts.values()))

@@ -30,12 +30,7 @@ from mlflow_grpc_client._typed.writer import lacks_nan
 
 
 def input_of(text: str, contract: Contract) -> tuple[Any, dict[str, Any] | None]:
-    """The record or rows in a JSON text, and the params.
-
-    Raises:
-        ValueError: The text is not JSON, or a text for bytes is not base64.
-
-    """
+    """The record or rows in a JSON text, and the params. Raises ValueError for other texts, or bytes not in base64."""
     record = contract.row
     payload = parsed(text)
     names = record.by_any_name.keys()

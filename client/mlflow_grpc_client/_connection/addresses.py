@@ -104,12 +104,9 @@ def scheme_of(address: str) -> str:
 
 
 def checked_address(address: str) -> str:
-    """The address, if it is valid.
+    """The address; raises ValueError if it is neither host:port nor a gRPC target.
 
-    Raises:
-        ValueError: The address is neither host:port nor a gRPC target. gRPC would wrap a port above 65535 around to
-            another port.
-
+    gRPC would wrap a port above 65535 around to another port.
     """
     if not address or not address.isprintable():
         raise ValueError(f"the address is host:port, or a target that gRPC knows; not {address!r}")
@@ -164,15 +161,10 @@ def is_refused(status: str) -> bool:
 def explained(
     status: str, address: str, *, encrypted: bool, is_single: bool = True, is_refused_everywhere: bool = False
 ) -> str:
-    """Returns gRPC's text for a call that reached no mlflow-grpc, after an explanation.
+    """Returns gRPC's text for a call that reached no mlflow-grpc, after an explanation, if there is one.
 
-    Args:
-        status: The text of the status. A text without an explanation is returned unchanged.
-        address: The address of the client.
-        encrypted: True if the client uses TLS.
-        is_single: True if the client has a single address. Of several the message names the one that failed.
-        is_refused_everywhere: True if nothing listens at any address of a name.
-
+    Of several addresses (not `is_single`) it names the one that failed. `is_refused_everywhere` says that nothing
+    listens at any address of a name.
     """
     explanation = next((sentence for pattern, sentence in _EXPLANATIONS if pattern.search(status)), "")
     if _CLOSED.search(status):

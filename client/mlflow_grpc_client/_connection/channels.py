@@ -27,11 +27,9 @@ Resolution = Future[PredictError | None]
 
 
 def resolve(target: Target) -> str:
-    """The gRPC target for the current addresses of a list's names. Names that cannot be resolved are left out.
+    """The gRPC target for the current addresses of a list's names; raises PredictError if none has any.
 
-    Raises:
-        PredictError: UNAVAILABLE, no name can be resolved.
-
+    Names that cannot be resolved are left out.
     """
     addresses: dict[tuple[str, str], None] = {}
     missing = []
@@ -76,12 +74,7 @@ class Channels:
             return self._running_resolution()
 
     def acquire(self) -> Any:
-        """The channel for a call, to be released when the call has ended.
-
-        Raises:
-            PredictError: The client is closed.
-
-        """
+        """The channel for a call, to be released when the call has ended; a PredictError once the client is closed."""
         with self._lock:
             if self._is_closed:
                 raise client_closed()

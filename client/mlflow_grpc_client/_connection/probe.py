@@ -14,14 +14,7 @@ PROBE_S = 0.5
 
 
 def status_at(address: str, *, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]) -> str:
-    """Returns gRPC's text for a failed connection to an address; empty if there is a connection, or none in time.
-
-    Args:
-        address: An IP address and a port.
-        credentials: For an encrypted connection; None for another.
-        options: The options of the client's channels.
-
-    """
+    """Returns gRPC's text for a failed connection to an IP address and port; empty if there is one, or none in time."""
     channel = (
         grpc.insecure_channel(address, options)
         if credentials is None

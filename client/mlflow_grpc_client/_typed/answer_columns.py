@@ -23,14 +23,10 @@ _DTYPES = {
 
 
 def columns_in(message: Any, record: MessageShape) -> dict[str, Any]:
-    """The columns of a batch's output by the names of `FieldShape.label`.
+    """The columns of a batch's output by the names of `FieldShape.label`. Raises what `columns.rows_of` raises.
 
     Numbers and booleans are arrays, masked where a row has no value; other columns are lists with None for these.
     Tensors are arrays of the model's shape.
-
-    Raises:
-        DecodeError: The columns have different lengths.
-
     """
     return columns.of_one_length({column.label: _column(message, column) for column in record.fields})
 

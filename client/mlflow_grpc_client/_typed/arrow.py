@@ -31,14 +31,8 @@ def array_of(column: Any) -> Any:
 def values_of(array: Any, *, may_be_null: bool) -> tuple[Any, Any]:
     """The values of an array, and the indexes of nulls that these do not show.
 
-    Args:
-        array: Result of `array_of`.
-        may_be_null: True if nulls may be sent beside numbers.
-
-    Returns:
-        A numpy array of numbers or times, where NaN and NaT are nulls; or a list, with None for null. The indexes are
-        those of nulls among whole numbers and booleans, which have no such value.
-
+    Numbers and times are a numpy array, where NaN and NaT are nulls; other values are a list, with None for null. If
+    `may_be_null`, indexes tell the nulls among whole numbers and booleans, which have no such value.
     """
     data_type = array.type
     is_number = pa.types.is_floating(data_type) or pa.types.is_integer(data_type)
@@ -59,14 +53,7 @@ def values_of(array: Any, *, may_be_null: bool) -> tuple[Any, Any]:
 
 
 def put_texts(request: BatchRequest, column: FieldShape, array: Any) -> bool:
-    """Writes texts or bytes; returns False, with nothing written, for other columns and for those with an error.
-
-    Args:
-        request: The request.
-        column: The column to write.
-        array: Result of `array_of`.
-
-    """
+    """Writes texts or bytes; returns False, with nothing written, for other columns and for those with an error."""
     if not isinstance(column.shape, ScalarShape) or column.shape.type not in _TEXTS:
         return False
     if not _is_text(array.type, is_binary=column.shape.type == FieldDescriptor.TYPE_BYTES):

@@ -24,14 +24,7 @@ _NULL_COST = {FieldDescriptor.TYPE_BYTES: 1, FieldDescriptor.TYPE_BOOL: 2, **dic
 
 
 def fill(request: BatchRequest, record: MessageShape, count: int, columns: Columns) -> None:
-    """Writes columns into the request of a batch.
-
-    Raises:
-        TypeError: A value has a wrong type.
-        ValueError: A column cannot hold a value, or lacks a required value.
-        MissingFields: A required column is missing.
-
-    """
+    """Writes columns into the request of a batch. Raises what `writer.fill` raises."""
     written = set()
     for name, values in columns.items():
         if _put(request, record.by_name[name], values, count):
@@ -75,14 +68,8 @@ def _put_values(
 ) -> bool:
     """Writes a column that is no tensor; see `_put`.
 
-    Args:
-        request: The request.
-        column: The column.
-        values: A list, an array or a Series.
-        nulls: Indexes of missing values besides those in `values`, for arrays of numbers.
-        count: Number of rows.
-        is_series: True if NaN may be the mark of a missing value, as in pandas.
-
+    `nulls` are the indexes of missing values besides those in `values`, for arrays of numbers. In a series, NaN may be
+    the mark of a missing value, as in pandas.
     """
     shape, field = column.shape, getattr(request.message, column.name)
     times = timestamps.column_of(values) if isinstance(shape, TimestampShape) else None

@@ -44,16 +44,9 @@ def is_batch(data: Any) -> bool:
 def columns_of(rows: Any, record: MessageShape) -> tuple[int, Columns]:
     """The number of rows, and their columns.
 
-    Args:
-        rows: A list of dicts, a DataFrame, a pyarrow.Table, NamedColumns, or an array or nested list for a tensor or
-            unnamed columns. If the sole column is unnamed and accepts dicts, each dict is a value of it.
-        record: The fields of a row.
-
-    Raises:
-        TypeError: Something is not a row of this record.
-        ValueError: The number of values in a row is not that of the model's unnamed columns, or columns have different
-            lengths.
-
+    Rows are a list of dicts, a DataFrame, a pyarrow.Table, NamedColumns, or an array or nested list for a tensor or
+    unnamed columns. If the sole column is unnamed and accepts dicts, each dict is a value of it. Raises TypeError for
+    something else, and ValueError for rows or columns of other lengths.
     """
     if isinstance(rows, library("pandas", "Series")):
         rows = rows.to_frame()
@@ -163,10 +156,6 @@ def rows_of(message: Any, record: MessageShape) -> list[Any]:
     """The answers in a batch's output: dicts, or bare values if the sole column is unnamed.
 
     The model sets their number. A forecast can have more or fewer rows than its input.
-
-    Raises:
-        DecodeError: The columns have different lengths.
-
     """
     columns = of_one_length({column.label: values_in(message, column) for column in record.fields})
     if record.sole_unnamed_field is not None:
@@ -179,9 +168,7 @@ def rows_of(message: Any, record: MessageShape) -> list[Any]:
 def of_one_length(columns: dict[str, Any]) -> dict[str, Any]:
     """Columns of an output, where one that the server left out has a null for each row.
 
-    Raises:
-        DecodeError: The columns have different lengths.
-
+    Raises DecodeError if they have different lengths.
     """
     count = max(map(len, columns.values()), default=0)
     columns = {label: values if len(values) else [None] * count for label, values in columns.items()}

@@ -71,12 +71,7 @@ def awaits_typed(model: Any) -> bool:
 
 
 def check_typed(model: Any) -> None:
-    """Checks that the model of a message mlflow_grpc.v1.Model has typed RPCs now.
-
-    Raises:
-        PredictError: It has none; the message says why.
-
-    """
+    """Raises PredictError, with the reason, if the model of a message mlflow_grpc.v1.Model has no typed RPCs now."""
     label, code = label_of(model), grpc.StatusCode.UNIMPLEMENTED
     if model.state == model.FAILED:
         code, problem = grpc.StatusCode.FAILED_PRECONDITION, f"could not be loaded: {model.error}"
@@ -93,12 +88,7 @@ def check_typed(model: Any) -> None:
 
 
 def contract_of(model: Any, pool: DescriptorPool) -> Contract:
-    """The contract of a model that has typed RPCs; see `check_typed`.
-
-    Raises:
-        KeyError: The pool lacks a message of the model.
-
-    """
+    """The contract of a model that has typed RPCs; raises KeyError if the pool lacks a message of it."""
     reader = _DescriptorReader(model)
     rpcs = {}
     for rpc in model.rpcs:

@@ -42,14 +42,10 @@ class Contracts:
         return [contract.label for contract in self._cache.values()]
 
     def get(self, label: str, make_call: MakeCall, timeout_s: float, cached: Contract | None = None) -> Steps:
-        """A contract from the cache or from the server. One caller fetches it for all that wait.
+        """The contract of a model from the cache or from the server. One caller fetches it for all that wait.
 
-        Args:
-            label: `name`, `name/version`, or empty for the default model.
-            make_call: Builds the caller's calls.
-            timeout_s: The caller's timeout in seconds, for the message of an error.
-            cached: A contract to check with the server, because it may be outdated.
-
+        The label is empty for the default model. A `cached` contract is checked with the server, because it may be
+        outdated.
         """
         while True:
             future: Future[Contract | PredictError] = Future()

@@ -14,18 +14,11 @@ class Keywords(dict[str, Any]):
 
 
 def rows_in(payload: Any, fields: Collection[str]) -> tuple[Any, bool]:
-    """The record or rows in a payload, as a typed call takes them.
+    """The record or rows in a payload, as a typed call takes them, and whether it is rows.
 
-    Args:
-        payload: A record, a list of rows, or a dict in one of MLflow's formats.
-        fields: The names of the model's fields. A field with the name of a format wins over the format.
-
-    Returns:
-        A record or a list of rows, and whether it is rows. Rows are dicts, or lists of values where there are no names.
-
-    Raises:
-        ValueError: The content of one of MLflow's formats is malformed.
-
+    A payload is a record, a list of rows, or a dict in one of MLflow's formats; a field with the name of a format wins
+    over the format. Rows are dicts, or lists of values where there are no names. Raises ValueError if a format is
+    malformed.
     """
     if not isinstance(payload, dict):
         return payload, isinstance(payload, list)

@@ -112,15 +112,9 @@ def extend(message: Any, name: str, element: ScalarShape, elements: Any, path: s
 
 
 def packed(element: ScalarShape, elements: Any, path: str) -> Any:
-    """The bytes of a packed field with the elements of a flat array, as bytes or a view of them.
+    """The bytes of a packed field with the elements of a flat array; None for anything but numbers that fit.
 
-    Returns:
-        The bytes, or None for anything but an array of numbers that fit.
-
-    Raises:
-        TypeError: The array has a type that does not fit.
-        ValueError: A number is too large for a float of 32 bits.
-
+    Raises TypeError for an array of another type, and ValueError for a number above a float of 32 bits.
     """
     if not isinstance(elements, library("numpy", "ndarray")):
         return None
@@ -166,12 +160,7 @@ def _overflow(number: float, path: str) -> ValueError:
 
 
 def read(message: Any) -> Any:
-    """The nested lists in a message of data and shape; a bare value if the shape is empty.
-
-    Raises:
-        DecodeError: The number of elements does not match the shape.
-
-    """
+    """The nested lists in a message of data and shape; a bare value if the shape is empty."""
     shape, values = list(message.shape), list(message.data)
     if math.prod(shape) != len(values):
         raise DecodeError(f"a tensor of the shape {shape} has {len(values)} elements")

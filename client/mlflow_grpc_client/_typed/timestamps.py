@@ -19,13 +19,8 @@ _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 def seconds_and_nanos(value: Any, path: str) -> tuple[int, int]:
     """Converts a time to seconds since 1970 and additional nanoseconds.
 
-    Args:
-        value: A datetime, a date (its midnight), a numpy.datetime64, a pandas.Timestamp or a text in ISO 8601.
-        path: The path of the field in error messages.
-
-    Raises:
-        TypeError: The value has another type.
-        ValueError: A text is not ISO 8601, or the time is outside the years 1 to 9999 or finer than a nanosecond.
+    Times are a datetime, a date (its midnight), a numpy.datetime64, a pandas.Timestamp or a text in ISO 8601. Raises
+    TypeError for others, and ValueError outside the years 1 to 9999 or finer than a nanosecond.
     """
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day, tzinfo=dt.timezone.utc)
@@ -70,11 +65,7 @@ def extend(field: Any, points: Iterable[tuple[int, int]]) -> None:
 
 
 def datetime_of(message: Any) -> dt.datetime:
-    """Returns the datetime of a Timestamp in UTC, truncated to microseconds.
-
-    Raises:
-        DecodeError: The time is outside the years 1 to 9999.
-    """
+    """Returns the datetime of a Timestamp in UTC, truncated to microseconds."""
     try:
         return timestamps.EPOCH + dt.timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
     except OverflowError:

@@ -26,13 +26,9 @@ def packed(numbers: Any) -> bytes:
 
 
 def texts(tag: bytes, offsets: Any, data: Any) -> bytes:
-    """A repeated field of texts, with the header of each.
+    """A repeated field of texts, each after its header, which begins with `tag`.
 
-    Args:
-        tag: The begin of each header.
-        offsets: Where texts begin in `data`, and where the last one ends.
-        data: The bytes of all texts, as an array.
-
+    Texts begin at `offsets` in `data`, the array of all bytes; the last offset is where the last one ends.
     """
     lengths = np.diff(offsets)
     if not len(lengths):

@@ -67,11 +67,8 @@ class MissingFields(ValueError):
 def fill(message: Any, shape: MessageShape, values: Mapping[str, Any], path: str = "") -> None:
     """Writes a record into a message. None leaves a field out; in a field for any JSON value it is null.
 
-    Raises:
-        TypeError: There is no such field, or a value has a wrong type.
-        ValueError: A field cannot hold its value, or the value is None and would become the field's default.
-        MissingFields: A required list or map is missing.
-
+    Raises TypeError for a value of a wrong type or without a field, ValueError for one that a field cannot hold exactly
+    or that is None and would become a default, and MissingFields for a required list or map that is missing.
     """
     seen, written = set(), set()
     for name, value in values.items():
@@ -102,12 +99,7 @@ def reject_null(path: str) -> NoReturn:
 
 
 def find_field(shape: MessageShape, name: Any, path: str = "") -> FieldShape:
-    """The field of a name. pandas' labels can be numbers, which are texts in messages.
-
-    Raises:
-        UnknownField: There is no such field.
-
-    """
+    """The field of a name; raises UnknownField. pandas' labels can be numbers, which are texts in messages."""
     field = shape.by_any_name.get(str(name))
     if field is None:
         labels = [field.label for field in shape.fields]
