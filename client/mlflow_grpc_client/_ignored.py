@@ -21,27 +21,22 @@ class IgnoredColumns(UserWarning):
     """The model ignores columns or params of a payload, because its signature does not have them."""
 
 
-class Warner:
-    """Warns of the names in the trailers of one client's calls."""
+def warn(trailers: Any, model: str, warned: set[tuple[str, str]]) -> None:
+    """Warns of the names in the trailers of a call that are not in `warned`, and adds them to it."""
+    for key, value in trailers or ():
+        if key == IGNORED_KEY:
+            names, more = _wire.ignored_columns(value)
+            _warn_of([name for name in names if (model, name) not in warned], more, model, warned)
 
-    def __init__(self) -> None:
-        self._warned: set[tuple[str, str]] = set()
 
-    def warn(self, trailers: Any, model: str) -> None:
-        """Warns of new names in the trailers of a call."""
-        for key, value in trailers or ():
-            if key == IGNORED_KEY:
-                names, more = _wire.ignored_columns(value)
-                self._warn_of([name for name in names if (model, name) not in self._warned], more, model)
-
-    def _warn_of(self, names: list[str], more: int, model: str) -> None:
-        if not names:
-            return
-        if len(self._warned) + len(names) <= MAX_REMEMBERED:
-            self._warned.update((model, name) for name in names)
-        listed = ", ".join(map(repr, names)) + (f" and {more} more" if more else "")
-        subject = f"the model {model}" if model else "the model"
-        warnings.warn(f"{subject} does not have and ignores {listed}", IgnoredColumns, stacklevel=_depth_of_caller())
+def _warn_of(names: list[str], more: int, model: str, warned: set[tuple[str, str]]) -> None:
+    if not names:
+        return
+    if len(warned) + len(names) <= MAX_REMEMBERED:
+        warned.update((model, name) for name in names)
+    listed = ", ".join(map(repr, names)) + (f" and {more} more" if more else "")
+    subject = f"the model {model}" if model else "the model"
+    warnings.warn(f"{subject} does not have and ignores {listed}", IgnoredColumns, stacklevel=_depth_of_caller())
 
 
 def _depth_of_caller() -> int:

@@ -11,10 +11,10 @@ import grpc
 from _mlflow_grpc_protocol.metadata import MODEL_KEY
 from google.protobuf.message import DecodeError
 
+from mlflow_grpc_client import _ignored
 from mlflow_grpc_client._calls import Call, Stream
 from mlflow_grpc_client._connection import addresses
 from mlflow_grpc_client._connection.targets import Target
-from mlflow_grpc_client._ignored import Warner
 from mlflow_grpc_client.errors import PredictError, client_closed, deadline_exceeded, failure, from_rpc_error
 
 
@@ -26,7 +26,7 @@ class Results:
         self._target = target
         self._encrypted = encrypted
         self._status_at = status_at
-        self._warner = Warner()
+        self._warned: set[tuple[str, str]] = set()
         self._has_heard = False  # True once a server has answered, or refused, a call of this client.
         self.is_closed = False
         """True once the client is closed, which cancels its calls."""
@@ -43,7 +43,8 @@ class Results:
     def warn(self, call: Call | Stream, trailers: Any) -> None:
         """Warns of names in the payload that the model ignored, once for each name."""
         if trailers:
-            self._warner.warn(trailers, call.model or str(dict(call.metadata).get(MODEL_KEY, "")))
+            model = call.model or str(dict(call.metadata).get(MODEL_KEY, ""))
+            _ignored.warn(trailers, model, self._warned)
 
     async def without_blocking(self, error: Any, make: Callable[[], BaseException]) -> BaseException:
         """Calls a function that calls `error`; in a thread if it connects to a server to find out what is wrong."""

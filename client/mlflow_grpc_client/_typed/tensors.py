@@ -132,15 +132,11 @@ def packed(element: ScalarShape, elements: Any, path: str) -> Any:
     if element.type in INTEGER_BOUNDS and elements.dtype.kind in "iu":
         low, high = INTEGER_BOUNDS[element.type]
         if not elements.size or (low <= int(elements.min()) and int(elements.max()) <= high):
-            return _varints().packed(elements)
+            # Imported late, because it imports numpy, which callers with arrays have imported.
+            from mlflow_grpc_client._typed import varints
+
+            return varints.packed(elements)
     return None  # The conversion of a number that does not fit raises the error with its index.
-
-
-def _varints() -> Any:
-    # Imported late, because it imports numpy, which callers with arrays have imported.
-    from mlflow_grpc_client._typed import varints
-
-    return varints
 
 
 def check_bounds(number: float, bounds: tuple[int, int], path: str) -> None:
