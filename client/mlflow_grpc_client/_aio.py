@@ -55,7 +55,7 @@ class AsyncClient(BaseClient[AsyncAnswers, AsyncTypedModel]):
         self, text: str | bytes, *, content_type: str | None = None, **options: Unpack[CallOptions]
     ) -> str:
         """Like `Client.predict_text`."""
-        answer: str = await self._send(self._calls.predict(text, content_type, **options))
+        answer: str = await self._send(self._calls.predict(text, content_type, options))
         return answer
 
     async def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:

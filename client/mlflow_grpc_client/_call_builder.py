@@ -28,25 +28,27 @@ class CallBuilder:
         """The client's metadata, overridden by that of a call."""
         return {**self.metadata, **(metadata or {})}
 
-    def predict(
+    def _timeout_and_metadata(
         self,
-        text: str | bytes,
         content_type: str | None,
         *,
         timeout_s: float | None = None,
         request_id: str | None = None,
         model: str | None = None,
         metadata: _options.MoreMetadata | None = None,
-    ) -> Call:
-        """The call for the answer to a payload."""
-        return Call(
-            _wire.PREDICT,
-            _wire.Input(value=_payloads.as_text(text)),
-            _wire.Output,
-            lambda output: output.value,
-            self._timeout_s if timeout_s is None else _options.checked_timeout(timeout_s),
+    ) -> tuple[float | None, _options.Metadata]:
+        """The timeout in seconds and the metadata of a call with `CallOptions`."""
+        return (
+            None if timeout_s is None else _options.checked_timeout(timeout_s),
             _options.call_metadata(content_type, request_id, model, self.merged(metadata)),
         )
+
+    def predict(self, text: str | bytes, content_type: str | None, options: _options.CallOptions) -> Call:
+        """The call for the answer to a payload."""
+        request = _wire.Input(value=_payloads.as_text(text))
+        timeout_s, metadata = self._timeout_and_metadata(content_type, **options)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return Call(_wire.PREDICT, request, _wire.Output, lambda output: output.value, timeout_s, metadata)
 
     def _info_call(
         self, timeout_s: float, method: str, request: Any, response_class: Any, read: Any = lambda response: response
@@ -87,23 +89,15 @@ class CallBuilder:
         """A stream of payloads. `encode` converts an item of `texts` and its index, `read` an answer and its index."""
         request_id = options.get("request_id") or ""
 
+        def message(item: Any, index: int) -> Any:
+            return _wire.Input(value=encode(item, index))
+
         def answer(output: Any, index: int) -> Any:
             has_error = output.HasField("error")
             return from_error_message(output.error, request_id) if has_error else read(output.value, index)
 
-        timeout_s = options.get("timeout_s")
-        return Stream(
-            _wire.PREDICT_MANY,
-            texts,
-            lambda item, index: _wire.Input(value=encode(item, index)),
-            _wire.Output,
-            answer,
-            None if timeout_s is None else _options.checked_timeout(timeout_s),
-            _options.call_metadata(
-                content_type, request_id or None, options.get("model"), self.merged(options.get("metadata"))
-            ),
-            on_error,
-        )
+        timeout_s, metadata = self._timeout_and_metadata(content_type, **options)
+        return Stream(_wire.PREDICT_MANY, texts, message, _wire.Output, answer, timeout_s, metadata, on_error)
 
     def payload_stream(self, payloads: Any, on_error: OnError, options: _options.CallOptions) -> Stream:
         """The stream of payloads and predictions as Python values."""

@@ -74,7 +74,7 @@ class Client(BaseClient[Answers, TypedModel]):
             ValueError: An option is invalid, the text has lone surrogates, or the bytes are not UTF-8.
 
         """
-        answer: str = self._send(self._calls.predict(text, content_type, **options))
+        answer: str = self._send(self._calls.predict(text, content_type, options))
         return answer
 
     def health(self, service: str = "", *, timeout_s: float = HEALTH_TIMEOUT_S) -> str:
