@@ -28,13 +28,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from mlflow_grpc import environments, hosting, payload
 from mlflow_grpc.forks import Fork, leave_stdin, seed_again
 from mlflow_grpc.hosting.pyfunc import internals
 
 ROOT = Path(__file__).resolve().parents[2]
 
 LIBRARIES = (
+    "google.protobuf.any_pb2",
+    "google.rpc.error_details_pb2",
+    "google.rpc.status_pb2",
+    "grpc_health.v1.health_pb2",
+    "grpc_reflection.v1alpha.reflection_pb2",
     "mlflow.pyfunc.scoring_server",
     "mlflow.sklearn",
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -47,8 +51,10 @@ LIBRARIES = (
     "skops.io",
     "uvicorn.main",
 )
-ROOMS = (hosting, payload, environments)
-"""Packages that the fork server imports, with all of their modules and the libraries that these can import."""
+ROOMS = (
+    "access", "calls", "contract", "engine", "environments", "hosting", "http", "payload", "recording", "telemetry",
+)  # fmt: skip
+"""Packages of the server that do not need grpc. The fork server imports all of their modules and the libraries of these."""
 
 COMMANDS = {
     "mlflow-grpc": "mlflow_grpc.cli:main",
@@ -281,11 +287,13 @@ def run(fd: int) -> None:
         # An old MLflow may not import together with a newer SQLAlchemy. Servers that need neither still start.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for name in ("mlflow_grpc.cli", "mlflow_grpc.engine.loading"):
+    for name in ("mlflow_grpc.cli", "mlflow_grpc.main_thread", "mlflow_grpc.tls_files"):
         importlib.import_module(name)
     for room in ROOMS:
-        for submodule in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-            importlib.import_module(submodule.name)
+        package = importlib.import_module(f"mlflow_grpc.{room}")
+        for submodule in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            with contextlib.suppress(ImportError):  # An extra may be missing. A server that needs it says so.
+                importlib.import_module(submodule.name)
     internals.check_requirement("mlflow")  # MLflow lists the installed packages once, which takes half a second.
     if threading.active_count() > 1 or "grpc" in sys.modules:
         raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
