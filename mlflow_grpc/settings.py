@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mlflow_grpc.access_settings import AccessSettings
 from mlflow_grpc.addresses import MAX_PORT, SHARED_NAMES, first_usable, host_alone, may_be_of_service
@@ -27,10 +27,11 @@ from mlflow_grpc.misspellings import flags_by_variable, misspelt
 from mlflow_grpc.naming import Name, Uri
 from mlflow_grpc.recording_settings import RecordingSettings
 from mlflow_grpc.rollout_settings import RolloutSettings
+from mlflow_grpc.setting_sources import SourcedSettings
 from mlflow_grpc.telemetry_settings import TelemetrySettings, diverted_traces, unsupported_protocol
 
 
-class Settings(HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings, RecordingSettings, BaseSettings):
+class Settings(HttpSettings, AccessSettings, TelemetrySettings, RolloutSettings, RecordingSettings, SourcedSettings):
     """Settings of one server. Creating an instance opens nothing and loads nothing."""
 
     model_config = SettingsConfigDict(

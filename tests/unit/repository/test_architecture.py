@@ -61,6 +61,7 @@ BESIDE = {
     "rest_config",
     "rollout_settings",
     "recording_settings",
+    "setting_sources",
     "daemon_threads",
     "declarations",
     "main_thread",
