@@ -153,7 +153,7 @@ def test_a_worker_that_dies_is_replaced_with_the_served_version(track, registry)
     registry.move(OWN_OTHER, name=OWN)
     server.wait_for_version(OWN_OTHER)
     server.wait_until_replaced()
-    registry.client.delete_registered_model_alias(OWN, "champion")  # The registry cannot say it any more.
+    registry.store.delete_registered_model_alias(OWN, "champion")  # The registry cannot say it any more.
     os.kill(server.worker_pids[-1], signal.SIGKILL)
     server.process.wait_for("ended with code -9")
     server.process.wait_for(r"worker \d started", times=3)

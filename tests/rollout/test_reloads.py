@@ -30,7 +30,7 @@ class Folder:
 
     def put(self, version: str, *, name: str = NAME) -> None:
         """Replaces the model by a version of the registry, as a deployment does: by renaming a symbolic link."""
-        source = str(self._registry.client.get_model_version(name, version).source)
+        source = str(self._registry.store.get_model_version(name, version).source)
         link = self.path.with_suffix(".new")
         link.symlink_to(source)
         link.replace(self.path)
@@ -134,7 +134,7 @@ def test_an_alias_is_resolved_again(track, registry):
     assert server.answer() == (predicted(1), "1")
     assert reload(server) == ("OK", "")
     assert server.answer() == (predicted(2), "2")
-    registry.client.delete_registered_model_alias(NAME, "champion")
+    registry.store.delete_registered_model_alias(NAME, "champion")
     code, message = reload(server)
     assert (code, "does not name a version" in message) == ("UNAVAILABLE", True)
     registry.set_status("3", "PENDING_REGISTRATION")
@@ -164,7 +164,7 @@ def test_a_tracked_model_does_not_wait(track, registry):
     registry.move("1")
     assert reload(server) == ("OK", "")
     assert server.answer() == (predicted(1), "1")
-    registry.client.delete_registered_model_alias(NAME, "champion")
+    registry.store.delete_registered_model_alias(NAME, "champion")
     assert reload(server)[0] == "UNAVAILABLE"
 
 

@@ -212,7 +212,7 @@ def test_typed_callers_go_on(track, registry):
 def test_an_alias_that_vanishes_changes_nothing(track, registry):
     """One line in the log, and the version goes on; an alias that comes back is followed."""
     server = track()
-    registry.client.delete_registered_model_alias("churn", "champion")
+    registry.store.delete_registered_model_alias("churn", "champion")
     server.process.wait_for("has no such model or alias any more, and nothing changes")
     polls = server.metrics().total("mlflow_grpc_registry_polls_total", result="failed")
     while server.metrics().total("mlflow_grpc_registry_polls_total", result="failed") < polls + 3:
@@ -272,7 +272,7 @@ def test_workers_follow_and_replacements_too(track, registry):
     registry.move("2")
     server.wait_for_version("2", times=2)
     victim = int(server.process.wait_for(r"worker 0 started, pid (\d+)")[1])
-    registry.client.delete_registered_model_alias("churn", "champion")  # The registry cannot say it any more.
+    registry.store.delete_registered_model_alias("churn", "champion")  # The registry cannot say it any more.
     os.kill(victim, signal.SIGKILL)
     server.process.wait_for("churn@champion is version 2")
     assert "is version 1" in server.process.output
