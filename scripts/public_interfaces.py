@@ -61,8 +61,9 @@ def _fields(name: str, message: DescriptorProto) -> Iterator[str]:
 
 def metrics() -> Iterator[str]:
     """Yields the names of metrics: the first argument of each `Family` in the source."""
-    for path in (ROOT / "mlflow_grpc").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "mlflow_grpc").rglob("*.py"))
+    for text in (text for text in texts if "Family(" in text):
+        for node in ast.walk(ast.parse(text)):
             match node:
                 case ast.Call(func=ast.Name(id="Family"), args=[ast.Constant(value=str(name)), *_]):
                     yield name

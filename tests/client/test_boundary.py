@@ -8,6 +8,7 @@ import sys
 import mlflow_grpc_client
 
 from tests.support.servers import ROOT
+from tests.support.syntax import summary_of
 
 PACKAGE = ROOT / "client" / "mlflow_grpc_client"
 
@@ -45,8 +46,7 @@ def module_name(path):
 
 def imported_modules(path, names):
     """Returns the modules of the client that a module imports, also inside functions."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    candidates = [(f"{node.module}.{alias.name}", node.module) for node in nodes for alias in node.names]
+    candidates = [(full, full.rpartition(".")[0]) for full in summary_of(path).imports]
     return {full if full in names else module for full, module in candidates if names & {full, module}}
 
 

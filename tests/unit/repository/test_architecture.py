@@ -1,7 +1,5 @@
 """Architecture rules that a test can check: who may import what, and who reads the environment."""
 
-import ast
-import functools
 import graphlib
 import re
 import subprocess
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import ROOT
+from tests.support.syntax import summary_of
 
 PACKAGE = ROOT / "mlflow_grpc"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -85,22 +84,8 @@ BESIDE = {
 }
 
 
-@functools.cache
-def imports_and_names(path: Path) -> tuple[list[str], set[str]]:
-    """Returns what a module imports, and its names. The syntax tree itself would burden each search for garbage."""
-    imported: list[str] = []
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names.add(node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", ""))
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            imported += [f"{node.module}.{alias.name}" for alias in node.names]
-    return imported, names
-
-
-def imports(path: Path) -> list[str]:
-    return imports_and_names(path)[0]
+def imports(path: Path) -> tuple[str, ...]:
+    return summary_of(path).imports
 
 
 def room(path: Path) -> str:
@@ -209,7 +194,7 @@ def test_modules_use_the_servers_own_loggers():
 
 def test_no_thread_delays_the_exit():
     """Functions run in the threads of a model or in daemon threads: the event loop waits for its own executor."""
-    users = {path.name for path in MODULES if {"to_thread", "run_in_executor"} & imports_and_names(path)[1]}
+    users = {path.name for path in MODULES if {"to_thread", "run_in_executor"} & {*summary_of(path).names}}
     assert not users
 
 

@@ -1,11 +1,9 @@
 """Names of variables, functions and classes are terms of the field instead of everyday words."""
 
-import ast
-from pathlib import Path
-
 import pytest
 
 from tests.support.servers import ROOT
+from tests.support.syntax import summary_of
 
 pytestmark = pytest.mark.slow
 
@@ -29,22 +27,10 @@ TREES = {
 }
 
 
-def names_of(path: Path) -> list[str]:
-    """Returns every name that a module binds or uses: variables, attributes, parameters, functions and classes."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
-                names.append(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.append(name)
-    return names
-
-
 @pytest.mark.parametrize("tree", TREES)
 def test_vague_names_are_rare(tree):
     """At most ten in a thousand names are vague words, in each part of the repository."""
-    names = {path: names_of(path) for path in sorted(TREES[tree].rglob("*.py"))}
+    names = {path: summary_of(path).names for path in sorted(TREES[tree].rglob("*.py"))}
     vague = {
         str(path.relative_to(ROOT)): count
         for path, used in names.items()
