@@ -80,6 +80,21 @@ def pytest_collection_finish():
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
+    _keep_exempt()
+
+
+def _keep_exempt():
+    """Lets servers in this process load and replace models without a search through all objects of pytest.
+
+    The search takes up to a second after each start or reload. Server processes keep it (`tests/rollout/test_reloads.py`).
+    """
+    patch = pytest.MonkeyPatch()
+    for module, name, spared in (
+        ("mlflow_grpc.rollout.reloads", "_collect_exempt", gc.collect),
+        ("mlflow_grpc.model_loading", "_exempt_from_collection", gc.freeze),
+    ):
+        if module in sys.modules:
+            patch.setattr(sys.modules[module], name, spared)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

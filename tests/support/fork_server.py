@@ -294,6 +294,7 @@ def run(fd: int) -> None:
         for submodule in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             with contextlib.suppress(ImportError):  # An extra may be missing. A server that needs it says so.
                 importlib.import_module(submodule.name)
+    _prepare_registries()
     internals.check_requirement("mlflow")  # MLflow lists the installed packages once, which takes half a second.
     if threading.active_count() > 1 or "grpc" in sys.modules:
         raise RuntimeError(f"a process with grpc or with threads cannot be copied: {threading.enumerate()}")
@@ -310,6 +311,17 @@ def run(fd: int) -> None:
             if isinstance(end.code, int | None):
                 _end(end.code or 0)
             raise
+
+
+def _prepare_registries() -> None:
+    """Does what MLflow would do in each copy that opens a database: it reads its migrations, and configures its tables."""
+    with contextlib.suppress(ImportError):  # An old MLflow may not import together with a newer SQLAlchemy.
+        from mlflow.store.db import utils
+        from sqlalchemy.orm import configure_mappers
+
+        configure_mappers()
+        utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+        utils._get_latest_schema_revision()
 
 
 def _end(code: int) -> NoReturn:
