@@ -55,8 +55,8 @@ predict: ## call the served example model; PORT=N is the port of `make serve`
 
 # Tests of a file mostly stay in one process, where they share what its fixtures start. A process without tests takes over
 # half of those that another one has left.
-# One job more than there are processors, because many tests wait for a process.
-TEST_JOBS ?= $(shell expr $$(nproc) + 1)
+# Two jobs more than there are processors, because many tests wait for a process.
+TEST_JOBS ?= $(shell expr $$(nproc) + 2)
 PARALLEL := -n $(TEST_JOBS) --dist worksteal
 
 test: $(VENV)/.dev ## run the test suite; TEST_JOBS=N sets how many tests run at a time

@@ -43,13 +43,6 @@ def flowers(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def oracle(flowers):
-    process, url = start_mlflow_server(flowers)
-    with process:
-        yield url
-
-
 def texts(count):
     """Returns payloads of one to three rows in every format."""
     dice = random.Random(2)
@@ -65,6 +58,15 @@ def texts(count):
         )
 
 
+@pytest.fixture(scope="module")
+def expected(flowers):
+    """Payloads, and the status and the body of the oracle's answer to each."""
+    requests = [*texts(examples(200)), *sample(text for text in TEXTS if len(text) < 1000)]
+    process, url = start_mlflow_server(flowers)
+    with process:
+        return {text: post(url, text) for text in requests}
+
+
 def close(ours, theirs):
     """Returns True for the same JSON, with floats within 1e-9."""
     if isinstance(ours, list):
@@ -73,15 +75,15 @@ def close(ours, theirs):
 
 
 @pytest.mark.parametrize("batching", ["off", "auto", "on"])
-def test_answers(flowers, oracle, batching):
+def test_answers(flowers, expected, batching):
     """Each answer has MLflow's text, one at a time and 32 at a time, except for the last bits if the owner has rows
     predicted together."""
-    requests = [*texts(examples(200)), *sample(text for text in TEXTS if len(text) < 1000)]
-    expected = [post(oracle, text) for text in requests]
+    requests = list(expected)
     with start_server("-m", str(flowers), "--batching", batching, "--log-level", "info") as process:
         with Caller(ready_address(process)) as call, ThreadPoolExecutor(32) as pool:
             for outcomes in (map(call.outcome, requests), pool.map(call.outcome, requests * 3)):
-                for (status, body), outcome in zip(expected * 3, outcomes, strict=False):
+                for text, outcome in zip(requests * 3, outcomes, strict=False):
+                    status, body = expected[text]
                     assert (outcome[0] == "OK") == (status == 200)
                     if status == 200 and batching != "on":
                         assert outcome[1] == body
