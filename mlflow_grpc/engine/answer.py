@@ -142,7 +142,7 @@ def _next(chunks: Iterator[object], request: Request[AnswerT]) -> object:
 
 
 def _with_clues(error: ModelFailed | UnserializableOutput, model: ServableModel, data: object) -> ServingError:
-    """The error of a failed model, with what about the parsed data may be the reason.
+    """The error for a failed model, with what in the parsed data may have caused it.
 
     Args:
         error: What the model or the encoder raised.

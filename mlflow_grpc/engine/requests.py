@@ -79,7 +79,7 @@ class Request(ABC, Generic[_AnswerT_co]):
 
     @property
     def cache_key(self) -> Hashable | None:
-        """What two requests share that have the same answer; None if the answer is not cached."""
+        """A key that is equal for requests with the same answer; None if the answer is not cached."""
         return None
 
     def trace_as_stream(self) -> None:

@@ -48,7 +48,7 @@ class _Answered:
 
     request: Request[object]
     size: int
-    """Size of the payload, and about that of the predictions, in bytes."""
+    """Size of the payload and approximate size of the predictions, in bytes."""
     predictions: object
 
 
@@ -144,7 +144,7 @@ class ShadowCalls:
         threads = challenger.engine.threads
         if threads.abandoned_running:  # It may hold the interpreter again and again, so there is never a second one.
             return _Compared(Outcome.DROPPED)
-        answered.request.progress = RequestProgress()  # Waiting here is no time of the model.
+        answered.request.progress = RequestProgress()  # Time spent waiting here is not model time.
         try:
             compared = await threads.run(
                 partial(_run, answered, challenger.loaded), deadline=time.monotonic() + self._timeout_s
@@ -155,7 +155,7 @@ class ShadowCalls:
         except NotReady:  # It is being replaced.
             return _Compared(Outcome.DROPPED)
         except Exception as raised:  # noqa: BLE001 - such as SystemExit of the model, wrapped by the pool
-            failed = ServingError("It raised something else than an error.")
+            failed = ServingError("It raised an exception that is not an error, such as SystemExit.")
             failed.__cause__ = raised
             compared = _Compared(Outcome.FAILED, error=failed)
         report(answered.request, compared.error, challenger.engine.metrics, None)

@@ -1,4 +1,4 @@
-"""A short pause before refused calls are answered, all of the last moment together.
+"""A short pause before refused calls are answered, so that recent ones are answered together.
 
 These are calls that are refused because of overload, and those of unknown callers.
 

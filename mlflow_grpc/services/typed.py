@@ -99,7 +99,7 @@ class TypedService(grpc.GenericRpcHandler):
         self._handlers: dict[str, Handler] = {}
         stream = protos.service("MLflowStream").methods_by_name["predict_many"]  # Any message is read as a stream.
         self._while_loading = dispatcher.handler(_UNKNOWN_METHOD, stream, _not_ready)
-        # gRPC's own answer would tell strangers which models there are not.
+        # gRPC's own answer would reveal to unknown callers which models do not exist.
         self._unknown = dispatcher.handler(_UNKNOWN_METHOD, stream, _no_such_method) if dispatcher.has_gate else None
         dispatcher.reserve_metrics(_GET_MODELS)
         self.pool: DescriptorPool = protos.POOL

@@ -32,8 +32,8 @@ class ConfigurationMetrics:
         behind = Family(
             "mlflow_grpc_config_behind",
             Kind.GAUGE,
-            "1 if the configuration file says something else than what is served, because it is invalid, or its models "
-            "cannot be loaded or are being loaded.",
+            "1 if the configuration file differs from what is served, because it is invalid, or its models cannot be "
+            "loaded or are being loaded.",
         )
         behind.add_gauge("", self._behind)
         self.families = (attempts, behind)
@@ -43,5 +43,5 @@ class ConfigurationMetrics:
         self._attempts[result].add()
 
     def set_behind(self, *, behind: bool) -> None:
-        """Sets whether the file says something else than what is served."""
+        """Sets whether the file differs from what is served."""
         self._behind.set(behind)

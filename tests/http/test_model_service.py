@@ -223,7 +223,7 @@ NOTES = [
 
 @pytest.mark.parametrize("note", NOTES)
 def test_models_that_fail(theirs, ours, note):
-    """A model that raises, refuses, or returns something else than its output schema says."""
+    """A model that raises, refuses, or returns what its output schema does not describe."""
     record = FLOWER | {"remark": note}
     assert predict(ours, "iris_model", record) == predict(theirs, "iris_model", record)
 

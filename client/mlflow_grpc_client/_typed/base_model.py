@@ -98,7 +98,7 @@ class BaseTypedModel(Generic[AnswersT]):
                 fractions is a missing value, as in the rows of `DataFrame.to_dict`.
             params: Params of the model, for every record.
             on_error: "raise" raises a record's PredictError in its turn, "return" returns it. A record that cannot be
-                sent is returned as a PredictError, too; with "raise" it is a TypeError or ValueError and the end.
+                sent is returned as a PredictError, too; with "raise", it raises TypeError or ValueError.
 
         Raises:
             TypeError: `records` is not iterable, or a single record.
@@ -169,7 +169,7 @@ class BaseTypedModel(Generic[AnswersT]):
         return (yield from self._predict_with(newer, data, params, read))
 
     def _predict_with(self, contract: Contract, data: Any, params: Params, read: ReadBatch) -> Steps:
-        """The answer of a call with the messages of a contract; no call is made for no rows."""
+        """The answer to a call with the messages of a contract; without rows, no call is made."""
         if not columns.is_batch(data):
             rpc = contract.rpc(RpcKind.ONE)
             request = self._record_message(contract, rpc, data, params)

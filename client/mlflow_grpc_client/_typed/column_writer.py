@@ -20,7 +20,7 @@ from mlflow_grpc_client._typed.writer import MissingFields, lacks_nan
 _NUMBERS = frozenset({FieldDescriptor.TYPE_BOOL, *INTEGER_BOUNDS, *FLOATS})
 
 _NULL_COST = {FieldDescriptor.TYPE_BYTES: 1, FieldDescriptor.TYPE_BOOL: 2, **dict.fromkeys(INTEGER_BOUNDS, 1)}
-"""A rank of types by what MLflow makes of a null: it refuses nulls in columns of rank 1, and reads False in rank 2."""
+"""Ranks of types by how MLflow treats a null: it refuses one in columns of rank 1, and reads it as False in rank 2."""
 
 
 def fill(request: BatchRequest, record: MessageShape, count: int, columns: Columns) -> None:
