@@ -274,7 +274,7 @@ def test_the_client_reads_the_servers_messages(all_types, record):
         ({"holes": {1.0, 2.0}}, TypeError, "holes: set is not a list"),
         ({"shapes": {"weight": "x"}}, TypeError, r"shapes\.weight: str is not a number"),
         ({"shapes": {"weight": "x", "values": []}}, TypeError, r"shapes\.weight: str is not a number"),
-        ({"shapes": [None]}, TypeError, r"shapes\[0\]: NoneType is not a whole number"),
+        ({"shapes": [None]}, ValueError, r"shapes\[0\]: None has no room in this list or map"),
     ],
 )  # fmt: skip
 def test_refusals_name_the_field(all_types, record, error, message):

@@ -23,6 +23,7 @@ from _mlflow_grpc_protocol.shapes import (
     TimestampShape,
     ValueShape,
     WrapperShape,
+    items_may_be_null,
 )
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -153,6 +154,7 @@ def _put_map(message: Any, field: FieldShape, value: Any, path: str) -> None:
         if field.null_items and is_missing(item):
             getattr(message, field.null_items).append(key)
             continue
+        _check_null(item, field.shape, f"{path}.{key}")
         if isinstance(field.shape, ScalarShape | EnumShape):
             entries[key] = scalar(item, field.shape, f"{path}.{key}")
         else:
@@ -172,12 +174,20 @@ def extend(repeated: Any, shape: Shape, items: Any, path: str, nulls: Collection
     for index, item in enumerate(items):
         item_path = f"{path}[{index}]"
         is_null = index in null_indexes
+        if not is_null:
+            _check_null(item, shape, item_path)
         if isinstance(shape, ScalarShape | EnumShape):
             repeated.append(item if is_null else scalar(item, shape, item_path))
         elif is_null:
             repeated.add()
         else:
             write(repeated.add(), shape, item, item_path)
+
+
+def _check_null(value: Any, shape: Shape, path: str) -> None:
+    """Raises ValueError for None in a list or map whose items cannot be null."""
+    if value is None and not items_may_be_null(shape):
+        refuse(path, "None has no room in this list or map: the model takes no null there, so leave it out")
 
 
 def write(message: Any, shape: Shape, value: Any, path: str) -> None:
@@ -201,7 +211,7 @@ def write(message: Any, shape: Shape, value: Any, path: str) -> None:
 def _write_alternative(message: Any, union: OneofShape, value: Any, path: str) -> None:
     """Writes into the first alternative that can hold the value; alternatives of the value's own type come first."""
     own_type = [name for name, shape in union.alternatives.items() if _has_type(value, shape)]
-    errors: list[TypeError | ValueError] = []
+    errors = []
     for name in dict.fromkeys([*own_type, *union.alternatives]):
         candidate = type(message)()
         try:
@@ -211,9 +221,11 @@ def _write_alternative(message: Any, union: OneofShape, value: Any, path: str) -
             continue
         message.CopyFrom(candidate)
         return
-    if own_type:
+    reasons = list(dict.fromkeys(map(str, errors[: len(own_type)])))
+    if len(reasons) == 1:
         raise errors[0]
-    refuse(path, f"{type_label(value)} is not one of {', '.join(map(type_name, union.alternatives.values()))}")
+    names = ", ".join(map(type_name, union.alternatives.values()))
+    refuse(path, ": ".join([f"{type_label(value)} is not one of {names}", *filter(None, ["; ".join(reasons)])]))
 
 
 def _has_type(value: Any, shape: Shape) -> bool:
@@ -222,8 +234,10 @@ def _has_type(value: Any, shape: Shape) -> bool:
         value = builtin_value(value)
     match shape:
         case ScalarShape():
-            is_bool_for_int = isinstance(value, bool) and shape.type in INTEGER_BOUNDS
-            return isinstance(value, _OWN_TYPES[shape.type]) and not is_bool_for_int
+            if isinstance(value, int) and shape.type in INTEGER_BOUNDS:
+                low, high = INTEGER_BOUNDS[shape.type]
+                return not isinstance(value, bool) and low <= value <= high
+            return isinstance(value, _OWN_TYPES[shape.type])
         case EnumShape():
             return isinstance(value, str) and value in shape.numbers
         case TimestampShape():
