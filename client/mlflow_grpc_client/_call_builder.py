@@ -45,7 +45,7 @@ class CallBuilder:
 
     def predict(self, text: str | bytes, content_type: str | None, options: _options.CallOptions) -> Call:
         """The call for the answer to a payload."""
-        request = _wire.Input(value=_payloads.as_text(text))
+        request = _wire.text_input(_payloads.as_text(text))
         timeout_s, metadata = self._timeout_and_metadata(content_type, **options)
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return Call(_wire.PREDICT, request, _wire.Output, lambda output: output.value, timeout_s, metadata)
@@ -90,7 +90,7 @@ class CallBuilder:
         request_id = options.get("request_id") or ""
 
         def message(item: Any, index: int) -> Any:
-            return _wire.Input(value=encode(item, index))
+            return _wire.text_input(encode(item, index))
 
         def answer(output: Any, index: int) -> Any:
             has_error = output.HasField("error")
@@ -118,7 +118,7 @@ class CallBuilder:
     def text_chunks(self, text: str, content_type: str | None, read: Any, options: _options.CallOptions) -> Stream:
         """The stream of the chunks of an answer. `read` converts a chunk and its index."""
         stream = self.text_stream((), "raise", content_type, None, read, options)
-        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.Input(value=text), encode=None)
+        return replace(stream, method=_wire.PREDICT_STREAM, requests=_wire.text_input(text), encode=None)
 
     def chunk_stream(self, data: Any, params: dict[str, Any] | None, options: _options.CallOptions) -> Stream:
         """The stream of the chunks of an answer, as Python values."""

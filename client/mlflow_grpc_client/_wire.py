@@ -59,6 +59,17 @@ def flight_data(header: bytes, body: "bytes | memoryview" = b"", **fields: Any) 
     return FlightData(FlightData.MESSAGE(data_header=header, **fields), body)
 
 
+def text_input(text: str) -> Any:
+    """The Input message of a payload.
+
+    Raises:
+        UnicodeEncodeError: The text has a lone surrogate, which UTF-8 cannot carry.
+
+    """
+    text.encode()
+    return Input(value=text)
+
+
 def enum_name(enum: Any, number: int) -> str:
     """The name of an enum value; the number as a text for a value of a newer server."""
     return str(enum.Name(number)) if number in enum.values() else str(number)
