@@ -8,11 +8,12 @@ from typing import Self
 
 from mlflow_grpc.errors import CallerDeadlineExceeded, TimeLimitExceeded
 
-CLOCK_TOLERANCE_S = 0.05
+CLOCK_TOLERANCE_S = 0.02
 """Time before the caller's deadline in which a cancellation counts as its end, in seconds.
 
 The caller's clock started when it sent the call, a moment before the server's, so its cancellation may come first. On
-busy machines it came up to 7 ms early, and seldom more than 10 ms.
+busy machines it came up to 7 ms early, and seldom more than 10 ms. A larger tolerance counts callers that give up as
+late calls.
 """
 
 
