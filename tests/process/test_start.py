@@ -317,7 +317,7 @@ def test_registered_models(start, connect, registry):
 @pytest.mark.parametrize(
     ("closed", "unread", "workers"),
     [
-        pytest.param(">&-", (), 1, marks=pytest.mark.deep),
+        (">&-", (), 1),
         pytest.param("2>&-", (), 1, marks=pytest.mark.deep),
         ("<&- >&- 2>&-", (), 2),
         pytest.param("", ("stdout",), 1, marks=pytest.mark.deep),

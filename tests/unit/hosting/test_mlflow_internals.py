@@ -165,8 +165,7 @@ def test_broken_files_have_the_errors_of_pyyaml(saved):
     assert str(caught.value) == str(expected.value)
 
 
-# PyYAML looks for the end of a key up to the end of the line, so that one long line takes a second.
-@pytest.mark.parametrize("nested", ["[\n", "{a:\n", "- "], ids=["lists", "mappings", "dashes"])
+@pytest.mark.parametrize("nested", ["[", "{a: ", "- "])
 def test_deep_files_do_not_end_the_process(saved, nested):
     """libyaml would overflow the stack of a thread."""
     (saved / "MLmodel").write_text(nested * 50_000, encoding="utf-8")

@@ -136,7 +136,7 @@ def test_rows_in_batches_get_the_answers_for_rows_alone(unfitted, load):
     estimator = unfitted.fit()
     loaded = load(estimator)
     assert loaded.batched
-    inputs = DICE.integers(0, 4, size=(128 if depth.is_deep else 32, 20)) / 10.0
+    inputs = DICE.integers(0, 4, size=(128 if depth.is_deep else 48, 20)) / 10.0
     inputs[::2, 10:] = inputs[::2, 9::-1]
     members = [RowBlock(inputs[index : index + 1], 1) for index in range(len(inputs))]
     alone = [estimator.predict(pd.DataFrame(row[None], columns=COLUMNS)) for row in inputs]
