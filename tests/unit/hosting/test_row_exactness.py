@@ -406,13 +406,24 @@ def refuse(*_args, **_options):
     raise AssertionError("checked all the same")
 
 
-LINEAR = [LogisticRegression(), LinearSVC(), Perceptron(), RidgeClassifier(), SGDClassifier(random_state=0)]
+LINEAR = [
+    LogisticRegression(),
+    LinearSVC(),
+    Perceptron(),
+    RidgeClassifier(),
+    SGDClassifier(random_state=0),
+    make_pipeline(StandardScaler(), LogisticRegression()),
+    make_pipeline(StandardScaler(with_mean=False), StandardScaler(with_std=False), LinearSVC()),
+]
+
+
+def class_names(estimator):
+    """Returns the class name of an estimator, or those of the steps of a pipeline."""
+    return "-".join(type(step).__name__ for _, step in getattr(estimator, "steps", [("", estimator)]))
 
 
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
-@pytest.mark.parametrize(
-    "estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=lambda estimator: type(estimator).__name__
-)
+@pytest.mark.parametrize("estimator", [*LINEAR, LinearDiscriminantAnalysis()], ids=class_names)
 def test_direct_scores_equal_scikit_learns(estimator, labels, monkeypatch):
     """Labels without scikit-learn's checks equal its own; rows that the checks would refuse count as tied."""
     rows = COARSE.to_numpy()
@@ -423,15 +434,33 @@ def test_direct_scores_equal_scikit_learns(estimator, labels, monkeypatch):
     expected = estimator.predict(inputs)
     if type(estimator) is not LinearDiscriminantAnalysis:  # This class has its own decision_function.
         monkeypatch.setattr("sklearn.linear_model._base.validate_data", refuse)
+        monkeypatch.setattr("sklearn.preprocessing._data.validate_data", refuse)
     predicted, tied = scores.predict(inputs)
     clear = [index for index in range(256) if index not in tied]
     assert len(clear) > 200
     assert predicted[clear].tolist() == expected[clear].tolist()
 
 
+class CautiousScaler(StandardScaler):  # type: ignore[misc]
+    """A scaler that refuses numbers which make good scores."""
+
+    def transform(self, X, copy=None):  # noqa: N803 - scikit-learn's name
+        if (X > 1000).any():
+            raise ValueError("there are values of at most 1000 only")
+        return super().transform(X, copy)
+
+
+def test_a_pipeline_with_a_foreign_scaler_keeps_its_checks():
+    """Only scikit-learn's own scaler is replaced, because a subclass may refuse rows."""
+    rows = COARSE.to_numpy()
+    scores = scores_of(make_pipeline(CautiousScaler(), LogisticRegression()).fit(rows, THREE), rows[:64])
+    with pytest.raises(ValueError, match="at most 1000"):
+        scores.predict(rows + 2000)
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e308])
 @pytest.mark.parametrize("labels", [THREE, THREE == "a"], ids=["three", "two"])
-@pytest.mark.parametrize("estimator", LINEAR, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("estimator", LINEAR, ids=class_names)
 def test_rows_with_refused_numbers_count_as_tied(estimator, labels, number, recwarn):
     """Rows with a refused number count as tied, without a warning, wherever the number is."""
     rows = COARSE.to_numpy()
