@@ -6,7 +6,7 @@ because under overload there are more refusals than answers.
 A call is refused if there are too many. It is also refused if the calls before it will take longer than it has time:
 waiting would only end in DEADLINE_EXCEEDED, and a caller that is refused at once can go elsewhere.
 
-Two other modules refuse calls too: `services.named_models`, if a request has to be read before its model is known, and
+Two other modules refuse calls too: `services.named_models`, for RPCs that name their model in the request, and
 `http.arriving_bodies`, if a body does not fit.
 
 It has more than 300 lines, because each way into the server stands beside its way out.

@@ -6,8 +6,8 @@ Rule of this module: it tries the model and decides, and logs what it decided. I
 from mlflow_grpc.choices import Batching, Payload
 from mlflow_grpc.config import ModelConfig
 from mlflow_grpc.engine.batching import qualification
-from mlflow_grpc.engine.batching.row_runner import RowRunner
 from mlflow_grpc.engine.decorated import decorated
+from mlflow_grpc.engine.row_runner import RowRunner
 from mlflow_grpc.engine.servable import FastPath, ServableModel
 from mlflow_grpc.errors import StartError
 from mlflow_grpc.hosting.pyfunc.hooks import HookedModel

@@ -4,9 +4,9 @@ Rule of this module: values without behavior. It imports neither MLflow nor gRPC
 """
 
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from _mlflow_grpc_protocol.typed_terms import RpcKind
 
@@ -14,17 +14,10 @@ from mlflow_grpc.hosting.model import HostedModel
 from mlflow_grpc.payload.codec import Codec, ModelInput, RecordCodec
 
 if TYPE_CHECKING:  # These import MLflow or schema libraries, which takes long; health is answered before that.
+    from mlflow_grpc.engine.row_runner import RowRunner
     from mlflow_grpc.hosting.mlmodel.rest_records import RestRecords
     from mlflow_grpc.payload.arrow.model import TableModel
-    from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock
-
-
-class RowPredictor(Protocol):
-    """Predicts decoded rows without MLflow's checks."""
-
-    def predict(self, requests: "Sequence[RowBlock]") -> list[Any]:
-        """Returns the predictions for the rows of each request, in order; raises anything if that fails."""
-        ...
+    from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class FastPath:
     """Decoder and runner for payloads of plain rows, which skip MLflow's parser and checks."""
 
     decoder: "FastDecoder"
-    runner: RowPredictor | None = None
+    runner: "RowRunner | None" = None
     """Predicts rows without MLflow's checks; None if only the decoder is used."""
     max_rows: int = 1
     """Maximum rows in a batch; 1 turns batching off."""

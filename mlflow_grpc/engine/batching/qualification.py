@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from mlflow_grpc.choices import Batching
-from mlflow_grpc.engine.batching.row_runner import RowModel, RowRunner
+from mlflow_grpc.engine.row_runner import RowModel, RowRunner
 from mlflow_grpc.hosting.pyfunc.row_exactness import BatchExactness
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from mlflow_grpc.config import ModelConfig
-from mlflow_grpc.engine import loading
-from mlflow_grpc.engine.batching import qualification, row_runner
+from mlflow_grpc.engine import loading, row_runner
+from mlflow_grpc.engine.batching import qualification
 from mlflow_grpc.payload.fast_json.fast_decoder import RowBlock
 from mlflow_grpc.settings import Settings
 

@@ -1,6 +1,6 @@
 """Prediction of plain rows of several calls in one call of the model.
 
-Rule of this module: it predicts and splits. Whether that is right for a model is decided in `qualification`.
+Rule of this module: it predicts and splits. Whether that is right for a model is decided in `batching.qualification`.
 """
 
 from bisect import bisect_right
@@ -17,7 +17,7 @@ from mlflow_grpc.payload.fast_json.fast_decoder import FastDecoder, RowBlock, Ta
 
 
 class RowModel(Protocol):
-    """A model that takes tables without further checks."""
+    """A model that takes tables without further checks: a PyfuncModel, or a HookedModel around it."""
 
     @property
     def rows_are_independent(self) -> bool:
